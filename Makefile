@@ -1,0 +1,75 @@
+# `make` prints the targets. Everything happens in .venv, which the targets make themselves from hashed locks.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/demo ## Run the nightly run on real photographs on the embedded stack and show the results
+	@$(BIN)/image-analyzer local demo
+
+.PHONY: test
+test: .venv/dev ## Run every test
+	@$(BIN)/pytest
+
+.PHONY: lint
+lint: .venv/dev ## Check style, import boundaries, types and SQL
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint --disable-progress-bar include/sql
+
+.PHONY: format
+format: .venv/dev ## Format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: up
+up: .venv/demo ## Start the embedded stack and Airflow with its UI, and leave them running
+	@$(BIN)/image-analyzer local up --airflow
+
+.PHONY: down
+down: .venv/demo ## Stop them
+	@$(BIN)/image-analyzer local down
+
+.PHONY: status
+status: .venv/demo ## Show what runs
+	@$(BIN)/image-analyzer local status
+
+.PHONY: benchmarks
+benchmarks: .venv/dev ## Print the figures the README claims
+	@$(BIN)/python benchmarks/prepare.py
+	@$(BIN)/python benchmarks/hints.py
+
+.PHONY: lock
+lock: .venv/uv ## Solve the requirements anew, after a change of a .in file
+	@for name in -bootstrap "" -demo -dev; do \
+	  constraint=; case $$name in -demo|-dev) constraint="-c requirements.txt";; esac; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $$constraint \
+	    requirements$$name.in --output-file requirements$$name.txt || exit 1; done
+
+.PHONY: clean-local
+clean-local: .venv/demo ## Stop the embedded stack and delete its data
+	@$(BIN)/image-analyzer local down --delete
+
+.venv/uv: requirements-bootstrap.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name it: make demo PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bootstrap.txt
+	@touch $@
+
+.venv/demo: requirements-demo.txt pyproject.toml .venv/uv
+	@echo "Installing what the demonstration needs"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-demo.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.venv/dev: requirements-dev.txt pyproject.toml .venv/uv
+	@echo "Installing what tests and lint need"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@ .venv/demo

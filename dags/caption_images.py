@@ -1,0 +1,205 @@
+"""### caption_images
+
+Senses new pictures in S3, reads their metadata, gets label hints and captions, MERGEs them into `IMAGE_RESULTS`,
+checks what it wrote and reports.
+
+`sense -> discover -> per batch [prepare -> hint -> caption] -> merge -> check -> report`
+
+- **Safe to run again at any time.** What is done is read from `IMAGE_RESULTS`; a caption that was paid for is never asked
+  for again, whichever task is cleared or killed.
+- **A bad picture is a row, a bad run is red.** `report` fails the run after everything that could be saved was saved;
+  its message says what to do.
+- **A night without new pictures** makes no caption call, changes no row and is green.
+- **By hand**: trigger with parameters. `dry_run` shows the plan and its cost and does nothing else.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import Asset, CronTriggerTimetable, Param, TriggerRule, dag, get_current_context, task, task_group
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from image_analyzer.languages import supported_languages
+from image_analyzer.records import Plan, RunRequest, Steps
+from image_analyzer.settings import settings as read_settings
+from image_analyzer_airflow import (
+    RetryByKind,
+    airflow_errors,
+    make_settings,
+    make_store,
+    make_warehouse,
+)
+from image_analyzer_sensing import NewObjectsSensor
+
+SETTINGS = read_settings()
+IMAGE_RESULTS = Asset("image_results")
+
+PARAMS = {
+    "prefix": Param(SETTINGS.s3_prefix, type="string", description="Prefix to look under"),
+    "languages": Param(
+        list(SETTINGS.caption_languages),
+        type="array",
+        items={"type": "string"},
+        examples=list(supported_languages()),
+        description="BCP 47 codes",
+    ),
+    "limit": Param(None, type=["null", "integer"], minimum=1, description="At most so many pictures; empty for all"),
+    "steps": Param(Steps.CAPTIONS.value, enum=[step.value for step in Steps], description="How far to go"),
+    "dry_run": Param(False, type="boolean", description="Plan only: show what would be done and what it may cost"),
+}
+
+
+REQUEST = "{{ make_request(run_id, params) }}"
+
+
+def make_request(run_id: str, params: dict[str, Any]) -> str:
+    """Return the run's request as JSON; called while templates are rendered."""
+    return RunRequest(run_id=run_id, bucket=SETTINGS.s3_bucket, **params).model_dump_json()
+
+
+def current_plan() -> Plan:
+    """Return the plan that `discover` made.
+
+    Raises:
+        AirflowFailException: It made none. Not a skip: a run whose last task is skipped would be green.
+    """
+    ti = get_current_context()["ti"]
+    header = ti.xcom_pull(task_ids="discover", key="plan")
+    if header is None:
+        raise AirflowFailException("there is no plan: see the log of `sense` and `discover`")
+    return Plan.model_validate({**header, "batches": ti.xcom_pull(task_ids="discover") or []})
+
+
+@dag(
+    schedule=CronTriggerTimetable(SETTINGS.schedule_cron, timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=20),
+    default_args={
+        "owner": "image-analyzer",
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_policy": RetryByKind(),
+        "execution_timeout": timedelta(minutes=30),
+    },
+    params=PARAMS,
+    tags=["images", "captions"],
+    doc_md=__doc__,
+    user_defined_macros={"make_request": make_request},
+)
+def caption_images() -> None:
+    """Wire the tasks."""
+    sensed = NewObjectsSensor(
+        task_id="sense",
+        request=REQUEST,
+        # By hand one wants an answer now.
+        timeout_s="{{ 0 if dag_run.run_type == 'manual' else " + str(SETTINGS.sense_timeout_s) + " }}",
+        poll_s=SETTINGS.sense_poll_s,
+    )
+
+    @task(multiple_outputs=False)
+    def discover(new: bool, request: str) -> list[dict[str, Any]]:
+        from airflow.configuration import conf
+
+        from image_analyzer.steps import discover as step
+        from image_analyzer.wiring import make_work_area, plan_options
+
+        with airflow_errors():
+            settings = make_settings()
+            wanted = RunRequest.model_validate_json(request)
+            options = plan_options(settings, most_batches=conf.getint("core", "max_map_length"))
+            store, work = make_store(settings), make_work_area(settings)
+            warehouse = make_warehouse(settings)
+            plan = step.discover(store, warehouse, work, wanted, options) if new else step.empty_plan(wanted, options)
+        header = plan.model_dump(mode="json", exclude={"batches"})
+        get_current_context()["ti"].xcom_push(key="plan", value=header)
+        return [] if plan.dry_run else [batch.model_dump() for batch in plan.batches]
+
+    @task_group
+    def batch(batch: dict[str, Any]) -> None:
+        @task(execution_timeout=timedelta(hours=2), map_index_template="{{ batch_id }}")
+        def prepare(batch: dict[str, Any]) -> str:
+            from image_analyzer.steps.prepare import prepare as step
+            from image_analyzer.wiring import prepare_options
+
+            get_current_context()["batch_id"] = batch["batch_id"]
+            with airflow_errors():
+                settings = make_settings()
+                step(make_store(settings), batch["uri"], prepare_options(settings))
+            return str(batch["uri"])
+
+        @task(execution_timeout=timedelta(hours=2), pool="hint_model", queue=SETTINGS.hint_queue)
+        def hint(manifest_uri: str) -> str:
+            from image_analyzer.steps.hint import hint as step
+            from image_analyzer.wiring import make_hint_model
+
+            with airflow_errors():
+                settings = make_settings()
+                step(make_store(settings), manifest_uri, *make_hint_model(settings))
+            return manifest_uri
+
+        @task(execution_timeout=timedelta(hours=6), pool="openai", retries=5)
+        def caption(manifest_uri: str) -> dict[str, Any]:
+            from image_analyzer.steps.caption import caption as step
+            from image_analyzer.wiring import caption_options, make_captioner, make_ledger
+
+            with airflow_errors():
+                settings = make_settings()
+                store, captioner = make_store(settings), make_captioner(settings)
+                warehouse, ledger = make_warehouse(settings), make_ledger(settings, store)
+                done = step(store, warehouse, ledger, manifest_uri, captioner, caption_options(settings))
+            return done.model_dump(mode="json")
+
+        caption(hint(prepare(batch)))
+
+    @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[IMAGE_RESULTS], multiple_outputs=False)
+    def merge() -> dict[str, Any]:
+        from image_analyzer.steps.merge import merge as step
+
+        plan = current_plan()
+        if not plan.batches:
+            raise AirflowSkipException("nothing to merge")
+        with airflow_errors():
+            settings = make_settings()
+            outcome = step(make_store(settings), make_warehouse(settings), plan)
+        return outcome.model_dump(mode="json")
+
+    @task(multiple_outputs=False)
+    def check() -> list[dict[str, Any]]:
+        from image_analyzer.steps.check import check as step
+
+        with airflow_errors():
+            outcomes = step(make_warehouse(make_settings()), str(get_current_context()["run_id"]))
+        return [outcome.model_dump() for outcome in outcomes]
+
+    @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
+    def report() -> dict[str, Any]:
+        from image_analyzer.records import MergeOutcome
+        from image_analyzer.steps import report as step
+        from image_analyzer.wiring import make_work_area
+
+        plan, ti = current_plan(), get_current_context()["ti"]
+        merged, checked = ti.xcom_pull(task_ids="merge"), ti.xcom_pull(task_ids="check")
+        with airflow_errors():
+            settings = make_settings()
+            summary = step.report(
+                make_store(settings),
+                make_warehouse(settings),
+                make_work_area(settings),
+                plan,
+                MergeOutcome.model_validate(merged) if merged else None,
+                check_passed=checked is not None,
+            )
+            step.raise_if_red(summary)
+        return summary.model_dump(mode="json")
+
+    batches = discover(sensed.output, REQUEST)
+    done = batch.expand(batch=batches)
+    batches >> done >> (merged := merge()) >> (checked := check())
+    [merged, checked] >> report()
+
+
+caption_images()

@@ -1,0 +1,205 @@
+"""The console command `image-analyzer`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from image_analyzer.errors import ImageAnalyzerError
+from image_analyzer.settings import load_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,  # locals hold settings
+    help="Caption images in bulk: S3 in, checked alternative text in Snowflake out. Settings come from the environment "
+    "or `.env`; `image-analyzer doctor` checks them.",
+)
+local = typer.Typer(no_args_is_help=True, help="The embedded stack: S3, Snowflake and OpenAI on this machine.")
+model = typer.Typer(no_args_is_help=True, help="The hint model: list, convert, look at.")
+app.add_typer(local, name="local")
+app.add_typer(model, name="model")
+console = Console()
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Show our errors as one sentence and end with 1: a traceback helps nobody who set a wrong key."""
+    try:
+        yield
+    except ImageAnalyzerError as error:
+        Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def init() -> None:
+    """Create the tables in Snowflake; touches nothing that is there."""
+    from image_analyzer import wiring
+
+    with _plain_errors():
+        wiring.make_warehouse(load_settings()).create_tables()
+    console.print("The tables are there.")
+
+
+@app.command()
+def upload(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of pictures, read with its sub-folders.", exists=True, file_okay=False)
+    ],
+    prefix: Annotated[str, typer.Option(help="Below S3_PREFIX; `YYYY/MM/DD/` of today if not given.")] = "",
+) -> None:
+    """Upload a folder to where the nightly run looks. What is there with the same content is skipped."""
+    from image_analyzer.commands import upload_folder
+
+    with _plain_errors():
+        upload_folder(console, load_settings(), folder, prefix)
+
+
+@app.command()
+def caption(
+    file: Annotated[Path, typer.Argument(help="One picture.", exists=True, dir_okay=False)],
+    language: Annotated[
+        list[str] | None, typer.Option(help="BCP 47 code; repeat it for more. CAPTION_LANGUAGES if not given.")
+    ] = None,
+) -> None:
+    """Caption one picture through the steps of the nightly run. Nothing is stored in Snowflake."""
+    from image_analyzer.commands import caption_file
+
+    with _plain_errors():
+        caption_file(console, load_settings(), file, tuple(language or ()))
+
+
+@app.command()
+def plan(
+    prefix: Annotated[str, typer.Option(help="S3_PREFIX if not given.")] = "",
+    limit: Annotated[int | None, typer.Option(help="At most so many pictures.")] = None,
+) -> None:
+    """Show what the next run would do and what it may cost. Touches nothing."""
+    from image_analyzer.commands import show_plan
+
+    with _plain_errors():
+        show_plan(console, load_settings(), prefix, limit)
+
+
+@app.command()
+def results(
+    output: Annotated[str, typer.Option("--format", help="table, csv or json")] = "table",
+    status: Annotated[str, typer.Option(help="ok, pending, needs_review, skipped or failed")] = "",
+    language: Annotated[str, typer.Option(help="BCP 47 code")] = "",
+    limit: Annotated[int, typer.Option(help="At most so many rows, newest first.")] = 100,
+) -> None:
+    """Show rows of IMAGE_RESULTS."""
+    from image_analyzer.commands import show_results
+
+    with _plain_errors():
+        show_results(console, load_settings(), output, {"status": status, "language": language}, limit)
+
+
+@app.command()
+def doctor() -> None:
+    """Check settings, S3, Snowflake, captions and model: one line each, with the mend. Asks for no caption."""
+    from image_analyzer.doctor import examine
+
+    findings = list(examine())
+    for finding in findings:
+        mark = "[green]ok  [/]" if finding.sound else "[red]FAIL[/]"
+        console.print(f"{mark} {finding.subject:<10} {finding.message}", highlight=False, soft_wrap=True)
+    if not all(finding.sound for finding in findings):
+        raise typer.Exit(1)
+
+
+@local.command("up")
+def local_up(
+    airflow: Annotated[bool, typer.Option(help="Also start Airflow with its UI.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the Airflow UI.")] = 8080,
+) -> None:
+    """Start the embedded stack and leave it running."""
+    from image_analyzer.local.commands import start
+
+    with _plain_errors():
+        start(console, load_settings().local_stack_dir, airflow=airflow, port=port)
+
+
+@local.command("down")
+def local_down(
+    delete: Annotated[bool, typer.Option(help="Also delete its data.")] = False,
+) -> None:
+    """Stop the embedded stack, and Airflow if it runs."""
+    from image_analyzer.local.commands import stop
+
+    with _plain_errors():
+        stop(console, load_settings().local_stack_dir, delete=delete)
+
+
+@local.command("status")
+def local_status() -> None:
+    """Show what runs and where."""
+    from image_analyzer.local.commands import show_status
+
+    with _plain_errors():
+        show_status(console, load_settings().local_stack_dir)
+
+
+@local.command("env")
+def local_env() -> None:
+    """Print the settings that point at the embedded stack, for `eval "$(image-analyzer local env)"`."""
+    from image_analyzer.local.commands import print_environment
+
+    with _plain_errors():
+        print_environment(load_settings().local_stack_dir)
+
+
+@local.command("demo")
+def local_demo() -> None:
+    """Run the nightly run on real photographs, once, and show what came out."""
+    from image_analyzer.local.demo import run_demo
+
+    with _plain_errors():
+        run_demo(console, load_settings().local_stack_dir)
+
+
+@model.command("list")
+def model_list() -> None:
+    """List the models below `models/`, the chosen one marked."""
+    from image_analyzer.commands import list_models
+
+    with _plain_errors():
+        list_models(console, load_settings())
+
+
+@model.command("use")
+def model_use(name: Annotated[str, typer.Argument(help="Folder below `models/`.")]) -> None:
+    """Choose the model of the next runs: checks it and writes HINT_MODEL into `.env`."""
+    from image_analyzer.commands import use_model
+
+    with _plain_errors():
+        console.print(f"HINT_MODEL={name} is set in {use_model(name)}")
+
+
+@model.command("convert")
+def model_convert(
+    saved_model: Annotated[
+        Path,
+        typer.Argument(
+            help="Keras SavedModel folder, with `label_classes.npy` and perhaps `label_aliases.json` in or beside it.",
+            exists=True,
+        ),
+    ],
+    name: Annotated[str, typer.Argument(help="Name of the folder to make below `models/`.")],
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the manifest.")] = "unstated",
+    scaling: Annotated[
+        str, typer.Option(help="How the model was trained to see: `keras` (-1..1) or `imagenet` (mean and deviation).")
+    ] = "keras",
+) -> None:
+    """Convert a Keras SavedModel into what the nightly run loads. Needs TensorFlow."""
+    from image_analyzer.conversion import convert_saved_model
+
+    with _plain_errors():
+        folder = convert_saved_model(saved_model, name, licence=licence, scaling=scaling)
+    console.print(f"{folder}: choose it with HINT_MODEL={name}")

@@ -1,0 +1,228 @@
+"""Captioner over the openai client, and its errors named by what to do about them. This is the one layer that retries."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from image_analyzer.captions import (
+    CAPTION_SCHEMA,
+    CaptionAnswer,
+    CaptionRequest,
+    add_usage,
+    instructions,
+    question,
+    read_caption,
+)
+from image_analyzer.clients.pacing import Pacer, parse_retry_after
+from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
+from image_analyzer.prices import Price
+from image_analyzer.records import ErrorCode, Origin, Usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+# A server that asks for more than this is asked again by a later try of the task, which holds no slot meanwhile.
+LONGEST_PAUSE_S = 120.0
+_FIRST_BACKOFF_S = 0.5
+_LONGEST_BACKOFF_S = 20.0
+
+
+class OpenAIOptions(NamedTuple):
+    """How requests are made; see the settings of the same names."""
+
+    model: str
+    detail: str
+    style: str
+    reasoning_effort: str
+    max_output_tokens: int
+    max_attempts: int
+    concurrency: int
+    send_image: bool
+
+
+class OpenAICaptioner:
+    """Asks a vision model.
+
+    Args:
+        client: With `max_retries=0`: retrying is done here, where every try is counted.
+        price: Of the model.
+
+    Raises:
+        ConfigurationError: Images may not leave. Nothing can be sent through an object that cannot be made.
+    """
+
+    origin = Origin.MODEL
+    paid = True
+
+    def __init__(self, client: AsyncOpenAI, options: OpenAIOptions, price: Price) -> None:
+        if not options.send_image:
+            raise ConfigurationError("OPENAI_SEND_IMAGE=false: no captioner that sends images is built")
+        self.model, self.detail = options.model, options.detail
+        self._client, self._options, self._price = client, options, price
+        self._pacer = Pacer(options.concurrency)
+
+    async def caption(self, request: CaptionRequest) -> CaptionAnswer:
+        """Ask until there is an answer or the tries are used up."""
+        spent = Usage()
+        last: RetryableError | None = None
+        for attempt in range(self._options.max_attempts):
+            started = time.monotonic()
+            try:
+                async with self._pacer.slot():
+                    started = time.monotonic()
+                    answer = await self._ask(request)
+            except RetryableError as error:
+                last = error
+                spent = add_usage(spent, Usage(attempts=1, latency_s=round(time.monotonic() - started, 3)))
+                await self._back_off(error, attempt)
+                continue
+            own = answer.usage.model_copy(update={"attempts": 1, "latency_s": round(time.monotonic() - started, 3)})
+            return answer.model_copy(update={"usage": add_usage(spent, own)})
+        raise last or RetryableError("no request was allowed")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _back_off(self, error: RetryableError, attempt: int) -> None:
+        """Wait before the next try; all requests wait where the server said how long."""
+        if error.retry_after_s is not None:
+            if error.retry_after_s > LONGEST_PAUSE_S:
+                raise error
+            self._pacer.pause(error.retry_after_s)
+        elif attempt + 1 < self._options.max_attempts:
+            wait_s = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2**attempt)
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads tries, guards nothing
+
+    async def _ask(self, request: CaptionRequest) -> CaptionAnswer:
+        """Send one request."""
+        try:
+            if self._options.style == "chat":
+                raw = await self._client.chat.completions.with_raw_response.create(**self._chat_arguments(request))
+                self._pacer.note(raw.headers)
+                return self._read_chat(raw.parse())
+            reply = await self._client.responses.with_raw_response.create(**self._responses_arguments(request))
+            self._pacer.note(reply.headers)
+            return self._read_response(reply.parse())
+        except ImageAnalyzerError:
+            raise
+        except Exception as error:
+            raise map_error(error, self.model) from None
+
+    def _responses_arguments(self, request: CaptionRequest) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "model": self.model,
+            "store": False,
+            "max_output_tokens": self._options.max_output_tokens,
+            "instructions": instructions(request),
+            "input": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_text", "text": question(request)},
+                        {"type": "input_image", "image_url": _data_url(request.thumbnail), "detail": self.detail},
+                    ],
+                }
+            ],
+            "text": {"format": {"type": "json_schema", "name": "caption", "strict": True, "schema": CAPTION_SCHEMA}},
+        }
+        if self._options.reasoning_effort != "-":
+            arguments["reasoning"] = {"effort": self._options.reasoning_effort}
+        return arguments
+
+    def _chat_arguments(self, request: CaptionRequest) -> dict[str, Any]:
+        """Return what llama.cpp, vLLM and Ollama understand: no `store`, no `reasoning`, the older `max_tokens`."""
+        image = {"url": _data_url(request.thumbnail), "detail": self.detail}
+        schema = {"name": "caption", "strict": True, "schema": CAPTION_SCHEMA}
+        return {
+            "model": self.model,
+            "max_tokens": self._options.max_output_tokens,
+            "messages": [
+                {"role": "system", "content": instructions(request)},
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": question(request)}, {"type": "image_url", "image_url": image}],
+                },
+            ],
+            "response_format": {"type": "json_schema", "json_schema": schema},
+        }
+
+    def _read_response(self, response: Any) -> CaptionAnswer:
+        usage = self._usage(response.usage, "input_tokens", "output_tokens")
+        if response.status == "failed":  # comes with HTTP 200
+            code = getattr(response.error, "code", "") or ""
+            message = f"{self.model} failed: {code} {getattr(response.error, 'message', '')}"
+            if code in ("server_error", "rate_limit_exceeded"):
+                raise RetryableError(message)
+            raise ItemError(ErrorCode.REQUEST_REJECTED, message)
+        for item in response.output:
+            for part in getattr(item, "content", None) or []:
+                if part.type == "refusal":
+                    return CaptionAnswer(refusal=part.refusal, usage=usage)
+        reason = response.incomplete_details.reason if response.incomplete_details else None
+        return CaptionAnswer(text=read_caption(response.output_text), incomplete=reason, usage=usage)
+
+    def _read_chat(self, completion: Any) -> CaptionAnswer:
+        usage = self._usage(completion.usage, "prompt_tokens", "completion_tokens")
+        choice = completion.choices[0]
+        if choice.message.refusal or choice.finish_reason == "content_filter":
+            return CaptionAnswer(refusal=choice.message.refusal or "stopped by the content filter", usage=usage)
+        reason = "max_output_tokens" if choice.finish_reason == "length" else None
+        return CaptionAnswer(text=read_caption(choice.message.content or ""), incomplete=reason, usage=usage)
+
+    def _usage(self, usage: Any, input_name: str, output_name: str) -> Usage:
+        """Return tokens and cost; None where the server does not report them, never 0."""
+        if usage is None:
+            return Usage()
+        tokens_in, tokens_out = getattr(usage, input_name), getattr(usage, output_name)
+        return Usage(
+            input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=self._price.cost_usd(tokens_in, tokens_out)
+        )
+
+
+def _data_url(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def map_error(error: Exception, model: str) -> Exception:
+    """Return our error for one of the openai client's; no message holds a key or a picture."""
+    import openai
+
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        return FatalError(f"OpenAI rejects the key ({error.status_code}): check OPENAI_API_KEY")
+    if isinstance(error, openai.NotFoundError):
+        return FatalError(f"OpenAI does not know the model {model!r} (retired?): set OPENAI_MODEL")
+    if isinstance(error, openai.RateLimitError):
+        if error.code == "insufficient_quota":
+            return FatalError("OpenAI: the quota is used up; add credit or raise the limit, then run again")
+        return RetryableError("OpenAI: rate limit", retry_after_s=parse_retry_after(error.response.headers))
+    if isinstance(error, openai.APITimeoutError):
+        return RetryableError("OpenAI: no answer within OPENAI_TIMEOUT_S")
+    if isinstance(error, openai.APIConnectionError):
+        return RetryableError("OpenAI: the connection failed")
+    if isinstance(error, openai.InternalServerError | openai.ConflictError):
+        retry_after_s = parse_retry_after(error.response.headers)
+        return RetryableError(f"OpenAI: server error {error.status_code}", retry_after_s=retry_after_s)
+    if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+        return _map_bad_request(error)
+    if isinstance(error, openai.APIStatusError):
+        return RetryableError(f"OpenAI: unexpected status {error.status_code}")
+    if isinstance(error, json.JSONDecodeError | openai.APIError):
+        return RetryableError("OpenAI: the answer is not what the API promises")
+    return error
+
+
+def _map_bad_request(error: Any) -> Exception:
+    """Tell a picture that is rejected from a request that is wrong for every picture."""
+    code = str(error.code or "")
+    if "image" in code or "content" in code or "policy" in code or "moderation" in code:
+        return ItemError(ErrorCode.REQUEST_REJECTED, f"OpenAI rejects the picture: {code}")
+    return FatalError(
+        f"OpenAI rejects the request ({code or error.status_code}, parameter {error.param}): check OPENAI_MODEL, "
+        "OPENAI_IMAGE_DETAIL and OPENAI_REASONING_EFFORT"
+    )

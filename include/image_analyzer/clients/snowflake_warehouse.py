@@ -1,0 +1,287 @@
+"""Warehouse over the Snowflake connector: staging, MERGE, checks, and the connector's errors named by what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
+from image_analyzer.ports import DiscoverQuery
+from image_analyzer.records import (
+    CheckOutcome,
+    ContentKey,
+    ErrorCode,
+    ImageMetadata,
+    ManifestEntry,
+    MergeReport,
+    ObjectRef,
+    Origin,
+    Receipt,
+    ResultRow,
+    Steps,
+    Usage,
+)
+from image_analyzer.sql import check_names, statement
+
+if TYPE_CHECKING:
+    from snowflake.connector import SnowflakeConnection
+    from snowflake.connector.cursor import SnowflakeCursor
+
+Connect = Callable[[], "SnowflakeConnection"]
+_STAGE_CHUNK = 20_000
+_MOST_OFFENDERS = 20
+# Connector's number -> not worth a retry: signing in, a missing object, a missing privilege, SQL that does not compile.
+_FATAL_ERRNOS = frozenset({250001, 390100, 390144, 390114, 390422, 2003, 2043, 3001, 1003, 904})
+_Item = TypeVar("_Item")
+
+
+class SnowflakeWarehouse:
+    """IMAGE_RESULTS in Snowflake.
+
+    Args:
+        connect: Opens a connection whose session is in the right database and schema. It is called once per method,
+            so that a task holds no session while it waits for pictures.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+
+    def create_tables(self) -> None:
+        """Create what is missing."""
+        with self._session() as cursor:
+            for text in statement("create_tables").split(";\n"):
+                if text.strip():
+                    cursor.execute(text)
+
+    def select_missing(self, listing: Iterable[ObjectRef], query: DiscoverQuery) -> list[ManifestEntry]:
+        """Compare the listing with IMAGE_RESULTS inside the warehouse."""
+        with self._session() as cursor:
+            documents = (
+                {"uri": o.uri, "etag": o.etag, "size_bytes": o.size_bytes, "last_modified_at": _iso(o.last_modified_at)}
+                for o in listing
+            )
+            if _stage(cursor, documents) == 0:
+                return []
+            cursor.execute(
+                statement("select_missing"),
+                {
+                    "languages": json.dumps(query.languages),
+                    "want_captions": query.steps is Steps.CAPTIONS,
+                    "want_hints": query.steps is Steps.HINTS,
+                    "replace_offline": query.replace_offline,
+                },
+            )
+            return [_read_entry(row) for row in _rows(cursor)]
+
+    def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:
+        """Return what IMAGE_RESULTS holds for these keys, which share prompt, model and detail."""
+        if not keys:
+            return {}
+        by_pair = {(key.sha256, key.language): key for key in keys}
+        with self._session() as cursor:
+            _stage(cursor, ({"sha256": sha256, "language": language} for sha256, language in by_pair))
+            cursor.execute(
+                statement("select_receipts"),
+                {"prompt_version": keys[0].prompt_version, "model": keys[0].model, "detail": keys[0].detail},
+            )
+            receipts = (_read_receipt(by_pair[row["SHA256"], row["LANGUAGE"]], row) for row in _rows(cursor))
+            return {receipt.key: receipt for receipt in receipts}
+
+    def merge(self, batches: Iterable[Sequence[ResultRow]]) -> MergeReport:
+        """Stage all rows, then write history and MERGE in one transaction."""
+        with self._session() as cursor:
+            staged = _stage(cursor, (row.model_dump(mode="json") for batch in batches for row in batch))
+            if staged == 0:
+                return MergeReport(staged=0, inserted=0, updated=0)
+            cursor.execute(statement("stage_rows"))
+            cursor.execute("BEGIN")
+            try:
+                cursor.execute(statement("insert_history"))
+                cursor.execute(statement("merge_image_results"))
+                inserted, updated = (int(count) for count in _first_row(cursor)[:2])
+                cursor.execute("COMMIT")
+            except BaseException:
+                cursor.execute("ROLLBACK")
+                raise
+            return MergeReport(staged=staged, inserted=inserted, updated=updated)
+
+    def check(self, run_id: str) -> list[CheckOutcome]:
+        """Run every check on the rows of this run."""
+        outcomes = []
+        with self._session() as cursor:
+            for name in check_names():
+                cursor.execute(statement(f"checks/{name}"), {"run_id": run_id})
+                found = [f"{row['IMAGE_URI']} [{row['LANGUAGE']}]" for row in islice(_rows(cursor), _MOST_OFFENDERS)]
+                outcomes.append(CheckOutcome(name=name, offending=tuple(found)))
+        return outcomes
+
+    def select_results(self, limit: int, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return rows for people, column names as in the table."""
+        binds = {"status": "", "language": "", "run_id": "", **filters, "row_limit": limit}
+        with self._session() as cursor:
+            cursor.execute(statement("select_results"), binds)
+            return list(_rows(cursor))
+
+    @contextmanager
+    def _session(self) -> Iterator[SnowflakeCursor]:
+        with _mapped_errors():
+            connection = self._connect()
+            try:
+                yield connection.cursor()
+            finally:
+                connection.close()
+
+
+def _stage(cursor: SnowflakeCursor, documents: Iterable[Mapping[str, Any]]) -> int:
+    """Load documents into RUN_STAGE, a chunk at a time so that memory stays flat; return how many."""
+    import pandas as pd
+    from snowflake.connector.pandas_tools import write_pandas
+
+    cursor.execute(statement("create_stage"))
+    staged = 0
+    for chunk in _chunks((_dump(document) for document in documents), _STAGE_CHUNK):
+        frame = pd.DataFrame({"ROW_JSON": chunk})
+        write_pandas(cursor.connection, frame, "RUN_STAGE", quote_identifiers=False, compression="gzip")
+        staged += len(chunk)
+    return staged
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    """Return JSON without null members: a JSON null is not an SQL NULL."""
+    return json.dumps({name: value for name, value in document.items() if value is not None}, ensure_ascii=False)
+
+
+def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _rows(cursor: SnowflakeCursor) -> Iterator[dict[str, Any]]:
+    names = [column.name for column in cursor.description]
+    for values in cursor:
+        yield dict(zip(names, values, strict=True))
+
+
+def _first_row(cursor: SnowflakeCursor) -> tuple[Any, ...]:
+    row = cursor.fetchone()
+    return tuple(row) if row else ()
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def _read_entry(row: Mapping[str, Any]) -> ManifestEntry:
+    bucket, _, key = str(row["IMAGE_URI"]).removeprefix("s3://").partition("/")
+    obj = ObjectRef(
+        bucket=bucket,
+        key=key,
+        etag=row["ETAG"],
+        size_bytes=row["SIZE_BYTES"],
+        last_modified_at=row["LAST_MODIFIED_AT"].astimezone(UTC),
+    )
+    known = None
+    if row["THUMBNAIL_URI"] is not None:
+        facts = {name: row[name.upper()] for name in ("sha256", "mime_type", "extension_matches", "width_px",
+                 "height_px", "frames", "colour_mode", "thumbnail_uri")}  # fmt: skip
+        known = ImageMetadata(
+            uri=obj.uri, etag=obj.etag, size_bytes=obj.size_bytes, last_modified_at=obj.last_modified_at, **facts
+        )
+    return ManifestEntry(object=obj, languages=tuple(row["LANGUAGES"].split(",")), known=known)
+
+
+def _read_receipt(key: ContentKey, row: Mapping[str, Any]) -> Receipt:
+    usage = Usage(
+        input_tokens=row["INPUT_TOKENS"],
+        output_tokens=row["OUTPUT_TOKENS"],
+        cost_usd=row["COST_USD"],
+        attempts=row["ATTEMPTS"] or 0,
+        latency_s=row["LATENCY_S"] or 0.0,
+    )
+    return Receipt(
+        key=key,
+        caption=row["GPT_SUMMARY"],
+        rejected_caption=row["REJECTED_CAPTION"],
+        error_code=ErrorCode(row["ERROR_CODE"]) if row["ERROR_CODE"] else None,
+        error_message=row["ERROR_MESSAGE"],
+        words=row["WORDS"],
+        sentences=row["SENTENCES"],
+        usage=usage,
+        origin=Origin.MODEL,
+        paid_by_uri=row["PAID_BY_URI"],
+        run_id=row["RUN_ID"],
+    )
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    """Turn the connector's errors into ours; the message is the server's, without statement or binds."""
+    from snowflake.connector import errors
+
+    try:
+        yield
+    except (errors.ForbiddenError, errors.BadGatewayError, errors.ServiceUnavailableError) as error:
+        raise RetryableError(f"Snowflake: {error.msg}") from None
+    except errors.ProgrammingError as error:
+        if error.errno in _FATAL_ERRNOS:
+            raise FatalError(f"Snowflake ({error.errno}): {error.msg}. Has `image-analyzer init` been run?") from None
+        raise RetryableError(f"Snowflake ({error.errno}): {error.msg}") from None
+    except errors.DatabaseError as error:
+        if error.errno in _FATAL_ERRNOS:
+            raise FatalError(f"Snowflake ({error.errno}): {error.msg}. Check the SNOWFLAKE settings.") from None
+        raise RetryableError(f"Snowflake ({error.errno}): {error.msg}") from None
+    except errors.Error as error:
+        raise RetryableError(f"Snowflake: {error.msg}") from None
+
+
+def connect_arguments(
+    *,
+    account: str,
+    user: str,
+    password: str = "",
+    private_key_file: str = "",
+    private_key_passphrase: str = "",
+    authenticator: str = "",
+    token: str = "",
+    role: str = "",
+    warehouse: str = "",
+    database: str = "",
+    schema: str = "",
+    host: str = "",
+    port: int = 443,
+) -> dict[str, Any]:
+    """Return the connector's arguments for password, key pair or OAuth sign-in.
+
+    Raises:
+        ConfigurationError: None of the three is complete.
+    """
+    if not (password or private_key_file or token):
+        raise ConfigurationError(
+            "Snowflake sign-in is not set: give SNOWFLAKE_PASSWORD, SNOWFLAKE_PRIVATE_KEY_FILE, or "
+            "SNOWFLAKE_AUTHENTICATOR=oauth with SNOWFLAKE_TOKEN"
+        )
+    given = {
+        "account": account,
+        "user": user,
+        "password": password,
+        "private_key_file": private_key_file,
+        "private_key_file_pwd": private_key_passphrase,
+        "authenticator": authenticator,
+        "token": token,
+        "role": role,
+        "warehouse": warehouse,
+        "database": database,
+        "schema": schema,
+    }
+    arguments: dict[str, Any] = {name: value for name, value in given.items() if value}
+    arguments["session_parameters"] = {"QUERY_TAG": "image-analyzer", "TIMEZONE": "UTC"}
+    arguments |= {"login_timeout": 30, "network_timeout": 300}
+    if host:
+        # An emulator has a certificate of its own, which no authority can be asked about.
+        arguments |= {"host": host, "port": port, "insecure_mode": True}
+    return arguments

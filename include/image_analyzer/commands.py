@@ -1,0 +1,182 @@
+"""What the console commands do. `cli` parses and shows errors, this talks to the steps."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filetype
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from image_analyzer import wiring
+from image_analyzer.clients.folder_store import FolderStore
+from image_analyzer.errors import ConfigurationError
+from image_analyzer.languages import parse_languages
+from image_analyzer.ports import ObjectStore, Warehouse
+from image_analyzer.records import Manifest, ManifestEntry, ResultRow, RunRequest, Steps
+from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
+from image_analyzer.steps.caption import Ledger, caption
+from image_analyzer.steps.discover import discover
+from image_analyzer.steps.hint import hint
+from image_analyzer.steps.merge import read_rows
+from image_analyzer.steps.prepare import prepare
+from image_analyzer.workarea import WorkArea
+
+_TABLE_COLUMNS = ("FILE_NAME", "LANGUAGE", "STATUS", "GPT_SUMMARY", "ERROR_CODE", "CAPTION_ORIGIN", "COST_USD")
+
+
+def upload_folder(console: Console, settings: Settings, folder: Path, prefix: str) -> None:
+    """Upload the files of a folder under a dated prefix; skip a key that has the same bytes already."""
+    store = wiring.make_store(settings)
+    below = prefix or f"{datetime.now(UTC):%Y/%m/%d}"
+    root = f"{settings.s3_prefix}{below.strip('/')}/"
+    there = {obj.key: obj for obj in store.list_objects(settings.s3_bucket, root)}
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    uploaded = skipped = 0
+    for file in track(files, description="Uploading", console=console):
+        key = root + file.relative_to(folder).as_posix()
+        content = file.read_bytes()
+        known = there.get(key)
+        if known is not None and known.etag == hashlib.md5(content, usedforsecurity=False).hexdigest():
+            skipped += 1
+            continue
+        kind = filetype.guess_mime(content) or "application/octet-stream"
+        store.write(f"s3://{settings.s3_bucket}/{key}", content, kind)
+        uploaded += 1
+    console.print(f"{uploaded} uploaded to s3://{settings.s3_bucket}/{root}, {skipped} there already")
+
+
+def caption_file(console: Console, settings: Settings, file: Path, languages: tuple[str, ...]) -> None:
+    """Caption one picture and print its rows."""
+    for row in caption_rows(settings, file, languages):
+        console.print(f"[bold]{row.language}[/] {row.status}", end="  ")
+        console.print(Text(row.gpt_summary or f"{row.error_code}: {row.error_message}"))
+        origin = f"{row.caption_origin} ({row.caption_model})" if row.caption_origin else "no caption"
+        facts = f"{row.mime_type}, {row.width_px} x {row.height_px}" if row.width_px else row.mime_type
+        console.print(f"[dim]   {facts}; {origin}; {row.words or 0} words; ${row.cost_usd or 0:.6f}[/]")
+
+
+def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> list[ResultRow]:
+    """Run one picture through prepare, hint and caption, in a folder of its own.
+
+    An answer that was paid for is kept, and found again, in the ledger: of the bucket if one is set, else of this
+    machine.
+    """
+    try:
+        chosen = parse_languages(languages) if languages else settings.caption_languages
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    with tempfile.TemporaryDirectory() as folder:
+        store = FolderStore(Path(folder))
+        store.write(f"s3://local/{file.name}", file.read_bytes(), "application/octet-stream")
+        (obj,) = store.list_objects("local", "")
+        entry = ManifestEntry(object=obj, languages=chosen)
+        manifest = Manifest(run_id="adhoc", batch_id="batch-0000", steps=Steps.CAPTIONS, entries=(entry,))
+        uri = "s3://work/batch-0000/manifest.json"
+        store.write(uri, manifest.model_dump_json().encode(), "application/json")
+        prepare(store, uri, wiring.prepare_options(settings))
+        hint(store, uri, *wiring.make_hint_model(settings))
+        captioner, ledger, warehouse = wiring.make_captioner(settings), _ledger(settings), _warehouse(settings)
+        caption(store, warehouse, ledger, uri, captioner, wiring.caption_options(settings))
+        return read_rows(store, uri)
+
+
+def _ledger(settings: Settings) -> Ledger:
+    if settings.s3_bucket:
+        return wiring.make_ledger(settings, wiring.make_store(settings))
+    local: ObjectStore = FolderStore(settings.local_stack_dir / "ledger")
+    return Ledger(local, WorkArea("s3://local/adhoc"))
+
+
+def _warehouse(settings: Settings) -> Warehouse | None:
+    return wiring.make_warehouse(settings) if settings.snowflake_account else None
+
+
+def show_plan(console: Console, settings: Settings, prefix: str, limit: int | None) -> None:
+    """Print what the next run would do."""
+    request = RunRequest(
+        run_id="plan",
+        bucket=settings.s3_bucket,
+        prefix=prefix or settings.s3_prefix,
+        languages=settings.caption_languages,
+        limit=limit,
+        dry_run=True,
+    )
+    store, warehouse = wiring.make_store(settings), wiring.make_warehouse(settings)
+    plan = discover(store, warehouse, wiring.make_work_area(settings), request, wiring.plan_options(settings))
+    who = settings.openai_model if settings.backend is CaptionBackend.OPENAI else "the offline describer"
+    console.print(f"{plan.listed} objects under s3://{request.bucket}/{request.prefix}")
+    console.print(f"{plan.images} new or changed, in {len(plan.batches)} batches of at most {plan.batch_size}")
+    console.print(
+        f"{plan.captions} captions in {', '.join(request.languages)} by {who}, at most ${plan.estimated_cost_usd:.4f}"
+    )
+    for note in plan.notes:
+        console.print(f"[yellow]{note}[/]")
+
+
+def show_results(console: Console, settings: Settings, output: str, filters: Mapping[str, str], limit: int) -> None:
+    """Print rows of IMAGE_RESULTS as a table, as csv or as JSON."""
+    if output not in ("table", "csv", "json"):
+        raise ConfigurationError(f"--format {output}: choose table, csv or json")
+    rows = wiring.make_warehouse(settings).select_results(limit, filters)
+    if output == "json":
+        json.dump(rows, sys.stdout, default=str, ensure_ascii=False, indent=1)
+        sys.stdout.write("\n")
+    elif output == "csv":
+        writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else list(_TABLE_COLUMNS))
+        writer.writeheader()
+        writer.writerows({name: _csv_safe(value) for name, value in row.items()} for row in rows)
+    else:
+        table = Table()
+        for name in _TABLE_COLUMNS:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in _TABLE_COLUMNS))
+        console.print(table)
+        console.print(f"{len(rows)} rows")
+
+
+def _csv_safe(value: Any) -> Any:
+    """Keep a spreadsheet from running a caption or a file name as a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def list_models(console: Console, settings: Settings) -> None:
+    """Print the models below `models/`."""
+    from image_analyzer.clients.litert_model import MANIFEST_FILE, read_manifest
+
+    chosen = wiring.hint_folder(settings)
+    table = Table("", "model", "licence", "origin", "MB")
+    for file in sorted((PROJECT_ROOT / "models").glob(f"*/{MANIFEST_FILE}")):
+        manifest = read_manifest(file.parent)
+        size = (file.parent / "model.tflite").stat().st_size / 1e6
+        mark = "*" if file.parent == chosen else ""
+        table.add_row(mark, file.parent.name, manifest.licence, manifest.origin, f"{size:.1f}")
+    console.print(table)
+    console.print("* is chosen (HINT_MODEL)" if settings.use_tf_hint else "hints are off (USE_TF_HINT=false)")
+
+
+def use_model(name: str) -> Path:
+    """Write HINT_MODEL into `.env` after loading the model once; return that file.
+
+    Raises:
+        ConfigurationError: There is no such model, or it is damaged.
+    """
+    from dotenv import set_key
+
+    from image_analyzer.clients.litert_model import load_model
+
+    load_model(PROJECT_ROOT / "models" / name, 1)
+    file = PROJECT_ROOT / ".env"
+    set_key(file, "HINT_MODEL", name, quote_mode="never")
+    return file

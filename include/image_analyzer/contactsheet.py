@@ -1,0 +1,84 @@
+"""The contact sheet: one page with each picture, its captions and its status. Hints stay out of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, StrictUndefined, Template
+from PIL import Image
+
+from image_analyzer.records import RunReport
+
+SHEET_LIMIT = 400
+_EDGE_PX = 320
+
+
+class Card(NamedTuple):
+    """One row of IMAGE_RESULTS as the page shows it.
+
+    Attributes:
+        picture: `data:` address of a small JPEG; empty where there is none.
+    """
+
+    name: str
+    uri: str
+    language: str
+    status: str
+    caption: str
+    reason: str
+    origin: str
+    size: str
+    picture: str
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], thumbnail: bytes | None) -> Card:
+        """Pick what people may see of a row: never a hint, never a rejected caption."""
+        size = f"{row['WIDTH_PX']} x {row['HEIGHT_PX']}" if row["WIDTH_PX"] else ""
+        return cls(
+            name=row["FILE_NAME"] or row["IMAGE_URI"],
+            uri=row["IMAGE_URI"],
+            language=row["LANGUAGE"],
+            status=row["STATUS"],
+            caption=row["GPT_SUMMARY"] or "",
+            reason=f"{row['ERROR_CODE']}: {row['ERROR_MESSAGE'] or ''}" if row["ERROR_CODE"] else "",
+            origin=row["CAPTION_ORIGIN"] or "",
+            size=" · ".join(part for part in (row["MIME_TYPE"] or "", size) if part),
+            picture=_shrink(thumbnail) if thumbnail else "",
+        )
+
+
+class Picture(NamedTuple):
+    """All rows of one image address."""
+
+    first: Card
+    cards: tuple[Card, ...]
+
+
+def render_sheet(report: RunReport, cards: Sequence[Card]) -> str:
+    """Return the page as HTML that needs nothing else."""
+    by_uri: dict[str, list[Card]] = {}
+    for card in cards:
+        by_uri.setdefault(card.uri, []).append(card)
+    pictures = [Picture(group[0], tuple(group)) for _, group in sorted(by_uri.items())]
+    return _template().render(report=report, pictures=pictures, limit=SHEET_LIMIT, full=len(cards) >= SHEET_LIMIT)
+
+
+@cache
+def _template() -> Template:
+    # autoescape: captions and file names are other people's text
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    source = (files("image_analyzer") / "templates" / "contact_sheet.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def _shrink(jpeg: bytes) -> str:
+    with Image.open(io.BytesIO(jpeg)) as image:
+        image.thumbnail((_EDGE_PX, _EDGE_PX))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,51 @@
+"""Errors named by what to do about them.
+
+ImageAnalyzerError
+├── ConfigurationError   stop; the message names the setting and the mend
+├── FatalError           stop at once: credentials, quota, schema, a retired model
+├── RetryableError       try again later; `retry_after_s` says when, if the other side said so
+├── ItemError            this picture only: it becomes a row with `code`
+└── QualityError         the data stay, the run is red
+"""
+
+from __future__ import annotations
+
+
+class ImageAnalyzerError(Exception):
+    """Root of every error that the core raises on purpose."""
+
+
+class ConfigurationError(ImageAnalyzerError):
+    """A setting is missing or wrong; nothing was done."""
+
+
+class FatalError(ImageAnalyzerError):
+    """No retry can help until a person acts."""
+
+
+class RetryableError(ImageAnalyzerError):
+    """The same call may succeed later.
+
+    Attributes:
+        retry_after_s: Seconds the other side asked to wait; None if it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ItemError(ImageAnalyzerError):
+    """One picture cannot be processed; the others go on.
+
+    Attributes:
+        code: A value of `records.ErrorCode`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class QualityError(ImageAnalyzerError):
+    """A check found rows that break a promise, or part of the run was lost."""

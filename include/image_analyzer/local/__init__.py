@@ -1,0 +1,1 @@
+"""The embedded stack: S3, Snowflake and OpenAI stand-ins for a laptop and for tests."""

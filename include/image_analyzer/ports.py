@@ -1,0 +1,144 @@
+"""The seams to the outside. Steps know these only; `clients/` fills them, tests hand in their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image_analyzer.captions import CaptionAnswer, CaptionRequest
+from image_analyzer.hints import Preprocessing
+from image_analyzer.records import (
+    CheckOutcome,
+    ContentKey,
+    ManifestEntry,
+    MergeReport,
+    ObjectRef,
+    Origin,
+    Receipt,
+    ResultRow,
+    Steps,
+)
+
+
+class OpenObject(NamedTuple):
+    """An object while it is read: the listing's facts as of this very read, and its bytes."""
+
+    ref: ObjectRef
+    body: BinaryIO
+
+
+class ObjectStore(Protocol):
+    """An S3 endpoint. Every method raises RetryableError or FatalError where the endpoint fails."""
+
+    def list_objects(self, bucket: str, prefix: str) -> Iterator[ObjectRef]:
+        """Yield the objects under a prefix in key order, from the listing alone."""
+        ...
+
+    def open_object(self, bucket: str, key: str) -> AbstractContextManager[OpenObject]:
+        """Open the current version for one streamed read; ItemError OBJECT_DELETED if there is none."""
+        ...
+
+    def read(self, uri: str) -> bytes | None:
+        """Return a small file of ours; None if it is not there."""
+        ...
+
+    def write(self, uri: str, content: bytes, content_type: str) -> None:
+        """Write a file of ours whole, replacing an earlier one."""
+        ...
+
+
+class HintModel(Protocol):
+    """A trained network that labels thumbnails."""
+
+    @property
+    def name(self) -> str:
+        """Name that rows carry."""
+        ...
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """One name a class, in the model's order."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How inputs are made."""
+        ...
+
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return softmax scores `(N, classes)` for inputs `(N, px, px, 3)`."""
+        ...
+
+
+class Captioner(Protocol):
+    """Who writes captions.
+
+    Attributes:
+        model, detail: Part of the content key.
+        origin: What rows say of its captions.
+        paid: Whether an answer costs money and so must never be asked for twice.
+    """
+
+    model: str
+    detail: str
+    origin: Origin
+    paid: bool
+
+    async def caption(self, request: CaptionRequest) -> CaptionAnswer:
+        """Answer one request, rate limits waited out.
+
+        Raises:
+            ItemError: This picture will never be answered.
+            RetryableError: It may be answered later.
+            FatalError: Nothing will be answered until a person acts.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
+
+
+class DiscoverQuery(NamedTuple):
+    """What counts as done when a listing is compared with IMAGE_RESULTS.
+
+    Attributes:
+        languages: Each object needs a row in each.
+        replace_offline: Captions of the offline describer count as missing.
+    """
+
+    languages: tuple[str, ...]
+    steps: Steps
+    replace_offline: bool
+
+
+class Warehouse(Protocol):
+    """IMAGE_RESULTS and what belongs to it."""
+
+    def create_tables(self) -> None:
+        """Create what is missing; touches nothing that is there."""
+        ...
+
+    def select_missing(self, listing: Iterable[ObjectRef], query: DiscoverQuery) -> list[ManifestEntry]:
+        """Return the objects that lack a row, in key order, with their missing languages and what is known of them."""
+        ...
+
+    def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:
+        """Return what IMAGE_RESULTS already holds for these content keys."""
+        ...
+
+    def merge(self, batches: Iterable[Sequence[ResultRow]]) -> MergeReport:
+        """Stage rows batch by batch and MERGE them once, history in the same transaction."""
+        ...
+
+    def check(self, run_id: str) -> list[CheckOutcome]:
+        """Run every file of `include/sql/checks/` on the rows of this run."""
+        ...
+
+    def select_results(self, limit: int, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return rows of IMAGE_RESULTS, newest first, for people to read."""
+        ...

@@ -1,0 +1,64 @@
+"""What a request costs: a dated table of prices, and OpenAI's image tokens."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from importlib.resources import files
+
+from image_analyzer.errors import ConfigurationError
+from image_analyzer.records import Record
+
+# Prompt and answer of one caption in tokens; with the image tokens an upper bound for `plan`.
+_PROMPT_TOKENS = 300
+_ANSWER_TOKENS = 80
+_PATCH_PX = 32
+# OpenAI's images guide for the gpt-5.4 to 5.6 families, read 2026-11-22; third-party figures agree for gpt-6.
+_PATCH_MULTIPLIER = 1.2
+
+
+class Price(Record):
+    """US dollars for a million tokens, standard tier."""
+
+    input: float
+    output: float
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the cost of one request, to a millionth of a cent."""
+        return round((input_tokens * self.input + output_tokens * self.output) / 1_000_000, 8)
+
+
+@cache
+def _table() -> dict[str, Price]:
+    content = json.loads((files("image_analyzer") / "data" / "prices.json").read_text(encoding="utf-8"))
+    return {model: Price(**row) for model, row in content["usd_per_million_tokens"].items()}
+
+
+def find_price(model: str, input_usd: float | None = None, output_usd: float | None = None) -> Price:
+    """Return the price of a model; the settings win over the table.
+
+    Raises:
+        ConfigurationError: The table does not know the model and the settings name no price.
+    """
+    if input_usd is not None and output_usd is not None:
+        return Price(input=input_usd, output=output_usd)
+    price = _table().get(model)
+    if price is None:
+        raise ConfigurationError(
+            f"No price is known for model {model!r}: set OPENAI_INPUT_USD_PER_MTOK and OPENAI_OUTPUT_USD_PER_MTOK "
+            "(0 for a server of your own)."
+        )
+    return price
+
+
+def image_tokens(width_px: int, height_px: int) -> int:
+    """Return the tokens of an image of a patch model: 32 px patches times a multiplier."""
+    patches = math.ceil(width_px / _PATCH_PX) * math.ceil(height_px / _PATCH_PX)
+    return math.ceil(patches * _PATCH_MULTIPLIER)
+
+
+def estimate_usd(price: Price, captions: int, thumbnail_px: int) -> float:
+    """Return an upper bound for a number of captions asked once: square thumbnails, nothing reused."""
+    per_caption = price.cost_usd(image_tokens(thumbnail_px, thumbnail_px) + _PROMPT_TOKENS, _ANSWER_TOKENS)
+    return round(per_caption * captions, 6)

@@ -1,0 +1,374 @@
+"""Frozen rows that travel between steps, as JSON lines, and the one declaration of the columns of IMAGE_RESULTS."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Base of all rows: immutable, and strict about unknown fields so that a renamed column cannot pass silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Steps(StrEnum):
+    """How far a run goes."""
+
+    METADATA = "metadata"
+    HINTS = "hints"
+    CAPTIONS = "captions"
+
+
+class Status(StrEnum):
+    """State of a row of IMAGE_RESULTS."""
+
+    OK = "ok"
+    PENDING = "pending"
+    NEEDS_REVIEW = "needs_review"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class ErrorCode(StrEnum):
+    """Why a row is not `ok`. The value is stable: people query it."""
+
+    UNSUPPORTED_TYPE = "unsupported_type"
+    EMPTY_FILE = "empty_file"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    OBJECT_DELETED = "object_deleted"
+    STORE_UNAVAILABLE = "store_unavailable"
+    BATCH_LOST = "batch_lost"
+    NOT_CAPTIONED = "not_captioned"
+    CAPTION_UNAVAILABLE = "caption_unavailable"
+    CAPTION_REJECTED = "caption_rejected"
+    REFUSED = "refused"
+    REQUEST_REJECTED = "request_rejected"
+
+
+# The pipeline's fault, not the picture's: the run is red and the next run tries again.
+PIPELINE_FAULTS = frozenset(
+    {ErrorCode.STORE_UNAVAILABLE, ErrorCode.BATCH_LOST, ErrorCode.NOT_CAPTIONED, ErrorCode.CAPTION_UNAVAILABLE}
+)
+
+
+class Origin(StrEnum):
+    """Where a caption came from."""
+
+    MODEL = "model"
+    REUSED = "reused"
+    OFFLINE = "offline"
+
+
+class ObjectRef(Record):
+    """One object of a listing.
+
+    Attributes:
+        etag: Without quotes. It is no proof of content: different pictures may share it.
+    """
+
+    bucket: str
+    key: str
+    etag: str
+    size_bytes: int = Field(ge=0)
+    last_modified_at: datetime
+
+    @property
+    def uri(self) -> str:
+        """Return `s3://bucket/key`."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class ImageMetadata(Record):
+    """What `prepare` read of one object.
+
+    Attributes:
+        width_px, height_px: As displayed, EXIF orientation applied. None if it could not be decoded.
+        etag, size_bytes, last_modified_at: Of the bytes that were read, which may be newer than the listing's.
+        frames: 1 for a still picture.
+        thumbnail_uri: `s3://…/thumbnails.zip#<sha256>.jpg`; None if it could not be decoded.
+        error_code: None when the picture is sound.
+    """
+
+    uri: str
+    etag: str
+    size_bytes: int
+    last_modified_at: datetime
+    sha256: str | None = None
+    mime_type: str | None = None
+    extension_matches: bool | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    frames: int | None = None
+    colour_mode: str | None = None
+    thumbnail_uri: str | None = None
+    error_code: ErrorCode | None = None
+    error_message: str | None = None
+
+
+class Label(Record):
+    """One class of a model with its softmax score, 0 to 1."""
+
+    label: str
+    score: float = Field(ge=0, le=1)
+
+
+class Hint(Record):
+    """The top labels of one picture, best first. Private: it is never shown in a caption or on a page."""
+
+    sha256: str
+    model: str
+    labels: tuple[Label, ...]
+
+
+class HintFile(Record):
+    """What the hint step wrote for a batch.
+
+    Attributes:
+        model: Name of the model; `off` if hints are switched off or not asked for, `missing` if there is no model.
+    """
+
+    model: str
+    hints: tuple[Hint, ...] = ()
+
+
+class RunRequest(Record):
+    """What one run is asked to do.
+
+    Attributes:
+        limit: Take at most so many objects; None for all.
+        dry_run: Plan only: nothing is read, asked or written.
+    """
+
+    run_id: str
+    bucket: str
+    prefix: str
+    languages: tuple[str, ...]
+    steps: Steps = Steps.CAPTIONS
+    limit: int | None = Field(None, ge=1)
+    dry_run: bool = False
+
+
+class ManifestEntry(Record):
+    """One object to process, the languages it lacks, and what is already known of the same version of it."""
+
+    object: ObjectRef
+    languages: tuple[str, ...]
+    known: ImageMetadata | None = None
+
+
+class Manifest(Record):
+    """The work of one mapped task group."""
+
+    run_id: str
+    batch_id: str
+    steps: Steps
+    entries: tuple[ManifestEntry, ...]
+
+
+class BatchRef(Record):
+    """What crosses XCom for one batch."""
+
+    batch_id: str
+    uri: str
+    images: int
+
+
+class Plan(Record):
+    """What `discover` decided.
+
+    Attributes:
+        listed: Objects under the prefix.
+        images: Objects that lack something.
+        captions: Pairs of object and language to fill.
+        estimated_cost_usd: Upper bound if no picture is a duplicate; 0 for the offline describer; None if no price is known.
+        notes: What people should know, such as an adapted batch size.
+    """
+
+    run_id: str
+    steps: Steps
+    dry_run: bool
+    listed: int
+    images: int
+    captions: int
+    batch_size: int
+    estimated_cost_usd: float | None
+    batches: tuple[BatchRef, ...]
+    notes: tuple[str, ...] = ()
+
+
+class ContentKey(Record):
+    """What is paid for once: the same bytes, language, prompt, model and image detail."""
+
+    sha256: str
+    language: str
+    prompt_version: str
+    model: str
+    detail: str
+
+
+class Usage(Record):
+    """What one or several requests consumed. Tokens are None where the server does not report them."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    attempts: int = 0
+    latency_s: float = 0.0
+
+
+class Receipt(Record):
+    """The stored answer to one content key, and who paid.
+
+    Attributes:
+        caption: The published text; None if the contract rejected it.
+        rejected_caption: The last text that broke the contract.
+        paid_by_uri: The image address whose row carries the cost.
+        run_id: The run that paid.
+    """
+
+    key: ContentKey
+    caption: str | None
+    rejected_caption: str | None = None
+    error_code: ErrorCode | None = None
+    error_message: str | None = None
+    words: int | None = None
+    sentences: int | None = None
+    usage: Usage
+    origin: Origin
+    paid_by_uri: str
+    run_id: str
+
+
+class CaptionRow(Record):
+    """The caption of one image address in one language."""
+
+    uri: str
+    language: str
+    receipt: Receipt | None = None
+    error_code: ErrorCode | None = None
+    error_message: str | None = None
+
+
+class BatchReport(Record):
+    """What one step did with one batch.
+
+    Attributes:
+        counts: Numbers by word, such as `{"ok": 248, "corrupt": 2}`.
+    """
+
+    batch_id: str
+    step: str
+    counts: dict[str, int]
+    seconds: float
+    cost_usd: float = 0.0
+    calls: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class MergeReport(Record):
+    """Row counts of one MERGE."""
+
+    staged: int
+    inserted: int
+    updated: int
+
+    @property
+    def unchanged(self) -> int:
+        """Rows that were staged and already in the table as they are."""
+        return self.staged - self.inserted - self.updated
+
+
+class MergeOutcome(Record):
+    """What the merge step did: the MERGE's counts and what the staged rows say."""
+
+    report: MergeReport
+    by_status: dict[str, int]
+    pipeline_faults: dict[str, int]
+
+
+class RunReport(Record):
+    """Summary of a run, stored as `report.json` and shown to people.
+
+    Attributes:
+        problems: Why the run is red; none of them is the fault of a picture. Empty: it is green.
+        notes: What people should know although the run is green.
+        seconds_by_step: Sum over batches of the time each step took.
+    """
+
+    run_id: str
+    listed: int
+    images: int
+    batches: int
+    merge: MergeReport | None
+    by_status: dict[str, int]
+    calls: int
+    cost_usd: float
+    seconds_by_step: dict[str, float]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    contact_sheet_uri: str | None = None
+
+
+class CheckOutcome(Record):
+    """Result of one file of `include/sql/checks/`."""
+
+    name: str
+    offending: tuple[str, ...]
+
+
+class ResultRow(Record):
+    """One row of IMAGE_RESULTS as the pipeline writes it. Field names are the columns' names in lower case.
+
+    The review columns and the time stamps belong to the warehouse: no run sets them.
+    """
+
+    image_uri: str
+    language: str
+    s3_path: str | None
+    file_name: str | None
+    source: str
+    etag: str | None
+    last_modified_at: datetime | None
+    size_bytes: int | None
+    mime_type: str | None
+    extension_matches: bool | None
+    sha256: str | None
+    width_px: int | None
+    height_px: int | None
+    frames: int | None
+    colour_mode: str | None
+    thumbnail_uri: str | None
+    predicted_label: str | None
+    predicted_score: float | None
+    hints: list[dict[str, Any]] | None
+    hint_model: str | None
+    gpt_summary: str | None
+    status: Status
+    error_code: ErrorCode | None
+    error_message: str | None
+    rejected_caption: str | None
+    caption_origin: Origin | None
+    caption_model: str | None
+    prompt_version: str | None
+    image_detail: str | None
+    reused_from_uri: str | None
+    words: int | None
+    sentences: int | None
+    attempts: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    latency_s: float | None
+    row_hash: str
+    run_id: str
+
+
+# Columns that only the warehouse sets: people's decisions and time stamps.
+WAREHOUSE_COLUMNS = ("proposed_caption", "review_status", "reviewed_by", "reviewed_at", "created_at", "updated_at")

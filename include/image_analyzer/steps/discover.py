@@ -1,0 +1,115 @@
+"""Which objects are new or changed, and how they are cut into batches."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+
+from image_analyzer.ports import DiscoverQuery, ObjectStore, Warehouse
+from image_analyzer.prices import Price, estimate_usd
+from image_analyzer.records import BatchRef, ManifestEntry, ObjectRef, Plan, Record, RunRequest, Steps
+from image_analyzer.workarea import WorkArea, make_manifests, plan_batches
+
+log = logging.getLogger(__name__)
+
+
+class PlanOptions(Record):
+    """How a plan is made.
+
+    Attributes:
+        most_batches: Airflow's `max_map_length`.
+        replace_offline: Captions of the offline describer count as missing, since a real captioner is set now.
+        price: Of the model; None if captions cost nothing.
+    """
+
+    batch_size: int
+    most_batches: int
+    thumbnail_px: int
+    replace_offline: bool
+    price: Price | None
+
+
+def list_landing(store: ObjectStore, work: WorkArea, bucket: str, prefix: str) -> Iterator[ObjectRef]:
+    """Yield the objects under a prefix, our own files left out."""
+    own = work.root_uri + "/"
+    return (obj for obj in store.list_objects(bucket, prefix) if not obj.uri.startswith(own))
+
+
+def listing_mark(store: ObjectStore, work: WorkArea, bucket: str, prefix: str) -> str:
+    """Return a digest of the listing: it differs when an object was added, replaced or deleted."""
+    digest = hashlib.sha256()
+    for obj in list_landing(store, work, bucket, prefix):
+        digest.update(f"{obj.key}\0{obj.etag}\0{obj.last_modified_at.isoformat()}\n".encode())
+    return digest.hexdigest()
+
+
+def find_missing(
+    store: ObjectStore, warehouse: Warehouse, work: WorkArea, request: RunRequest, *, replace_offline: bool
+) -> tuple[int, list[ManifestEntry]]:
+    """Return how many objects are listed, and those that lack something, at most `request.limit`."""
+    listed = 0
+
+    def counted() -> Iterator[ObjectRef]:
+        nonlocal listed
+        for obj in list_landing(store, work, request.bucket, request.prefix):
+            listed += 1
+            yield obj
+
+    replace = replace_offline and request.steps is Steps.CAPTIONS
+    query = DiscoverQuery(request.languages, request.steps, replace)
+    entries = warehouse.select_missing(counted(), query)
+    return listed, entries[: request.limit]
+
+
+def empty_plan(request: RunRequest, options: PlanOptions) -> Plan:
+    """Return the plan of a night in which `sense` saw nothing new."""
+    return Plan(
+        run_id=request.run_id,
+        steps=request.steps,
+        dry_run=request.dry_run,
+        listed=0,
+        images=0,
+        captions=0,
+        batch_size=options.batch_size,
+        estimated_cost_usd=0.0,
+        batches=(),
+        notes=("no new pictures",),
+    )
+
+
+def discover(
+    store: ObjectStore, warehouse: Warehouse, work: WorkArea, request: RunRequest, options: PlanOptions
+) -> Plan:
+    """Plan a run and write one manifest per batch; a dry run writes nothing."""
+    listed, entries = find_missing(store, warehouse, work, request, replace_offline=options.replace_offline)
+    size, batches = plan_batches(entries, options.batch_size, options.most_batches)
+    notes = []
+    if size != options.batch_size:
+        notes.append(f"BATCH_SIZE raised from {options.batch_size} to {size}: more than {options.most_batches} batches")
+    refs = []
+    for manifest in make_manifests(request.run_id, request.steps, batches):
+        uri = work.batch_uri(request.run_id, manifest.batch_id, "manifest.json")
+        if not request.dry_run:
+            store.write(uri, manifest.model_dump_json().encode(), "application/json")
+        refs.append(BatchRef(batch_id=manifest.batch_id, uri=uri, images=len(manifest.entries)))
+    captions = sum(len(entry.languages) for entry in entries) if request.steps is Steps.CAPTIONS else 0
+    plan = Plan(
+        run_id=request.run_id,
+        steps=request.steps,
+        dry_run=request.dry_run,
+        listed=listed,
+        images=len(entries),
+        captions=captions,
+        batch_size=size,
+        estimated_cost_usd=estimate_usd(options.price, captions, options.thumbnail_px) if options.price else 0.0,
+        batches=tuple(refs),
+        notes=tuple(notes),
+    )
+    log.info(
+        "plan: %d objects listed, %d to do in %d batches, %d captions, at most $%s",
+        listed, plan.images, len(refs), captions, plan.estimated_cost_usd,
+    )  # fmt: skip
+    for note in notes:
+        log.warning("plan: %s", note)
+    return plan

@@ -1,0 +1,42 @@
+"""Joins what the steps left of each batch and MERGEs it, also of batches that failed half-way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from image_analyzer.ports import ObjectStore, Warehouse
+from image_analyzer.records import PIPELINE_FAULTS, MergeOutcome, MergeReport, Plan, ResultRow
+from image_analyzer.results import count_by_status, make_rows
+from image_analyzer.steps.batchfiles import BatchFiles
+
+
+def read_rows(store: ObjectStore, manifest_uri: str) -> list[ResultRow]:
+    """Return one row for every object and language of a batch, from whatever files its steps wrote."""
+    files = BatchFiles(store, manifest_uri)
+    hints = files.hints()
+    return make_rows(
+        files.manifest(),
+        files.metadata(),
+        hints.hints if hints else (),
+        files.captions(),
+        hints.model if hints else None,
+    )
+
+
+def merge(store: ObjectStore, warehouse: Warehouse, plan: Plan) -> MergeOutcome:
+    """Write the run's rows into IMAGE_RESULTS. A run without batches does not open a connection."""
+    by_status: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+
+    def batches() -> Iterator[list[ResultRow]]:
+        for batch in plan.batches:
+            rows = read_rows(store, batch.uri)
+            by_status.update(count_by_status(rows))
+            faults.update(str(row.error_code) for row in rows if row.error_code in PIPELINE_FAULTS)
+            yield rows
+
+    if not plan.batches or plan.dry_run:
+        return MergeOutcome(report=MergeReport(staged=0, inserted=0, updated=0), by_status={}, pipeline_faults={})
+    report = warehouse.merge(batches())
+    return MergeOutcome(report=report, by_status=dict(by_status), pipeline_faults=dict(faults))

@@ -1,0 +1,169 @@
+"""The one place of assembly: builds clients and options from settings."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from image_analyzer.clients.offline_describer import OfflineDescriber
+from image_analyzer.clients.s3_store import S3Store, make_client
+from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse, connect_arguments
+from image_analyzer.ports import Captioner, HintModel, ObjectStore
+from image_analyzer.prices import Price, find_price
+from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
+from image_analyzer.steps.caption import CaptionOptions, Ledger
+from image_analyzer.steps.discover import PlanOptions
+from image_analyzer.steps.prepare import PrepareOptions
+from image_analyzer.workarea import WorkArea
+
+if TYPE_CHECKING:
+    from snowflake.connector import SnowflakeConnection
+
+log = logging.getLogger(__name__)
+_MOST_BATCHES = 1_000  # below Airflow's max_map_length of 1,024
+
+
+def make_store(settings: Settings) -> S3Store:
+    """Build the object store."""
+    settings.need("s3_bucket")
+    return S3Store(
+        make_client(
+            region=settings.aws_region,
+            endpoint_url=settings.s3_endpoint_url,
+            access_key_id=settings.aws_access_key_id,
+            secret_access_key=settings.aws_secret_access_key.get_secret_value(),
+            session_token=settings.aws_session_token.get_secret_value(),
+        )
+    )
+
+
+def make_warehouse(settings: Settings) -> SnowflakeWarehouse:
+    """Build the warehouse; it connects when it is asked something."""
+    settings.need("snowflake_account", "snowflake_user")
+    arguments = connect_arguments(
+        account=settings.snowflake_account,
+        user=settings.snowflake_user,
+        password=settings.snowflake_password.get_secret_value(),
+        private_key_file=settings.snowflake_private_key_file,
+        private_key_passphrase=settings.snowflake_private_key_passphrase.get_secret_value(),
+        authenticator=settings.snowflake_authenticator,
+        token=settings.snowflake_token.get_secret_value(),
+        role=settings.snowflake_role,
+        warehouse=settings.snowflake_warehouse,
+        database=settings.snowflake_database,
+        schema=settings.snowflake_schema,
+        host=settings.snowflake_host,
+        port=settings.snowflake_port,
+    )
+
+    def connect() -> SnowflakeConnection:
+        import snowflake.connector
+
+        return snowflake.connector.connect(**arguments)
+
+    return SnowflakeWarehouse(connect)
+
+
+def make_work_area(settings: Settings) -> WorkArea:
+    """Return where runs keep their files."""
+    return WorkArea(settings.work_prefix_uri)
+
+
+def make_ledger(settings: Settings, store: ObjectStore) -> Ledger:
+    """Return where paid answers are kept, in the work prefix of `store`."""
+    return Ledger(store, make_work_area(settings))
+
+
+def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Captioner:
+    """Build who writes the captions. Where images may not leave, nothing that could send one is built.
+
+    Raises:
+        ConfigurationError: OpenAI was asked for without a key, or at an unknown price.
+    """
+    if settings.backend is CaptionBackend.OFFLINE:
+        from image_analyzer.clients.litert_model import read_translations
+
+        return OfflineDescriber(read_translations(hint_folder(settings)))
+    settings.need("openai_api_key")
+    import httpx2
+    from openai import AsyncOpenAI
+
+    from image_analyzer.clients.openai_captioner import OpenAICaptioner, OpenAIOptions
+
+    client = AsyncOpenAI(
+        api_key=settings.openai_api_key.get_secret_value(),
+        base_url=settings.openai_base_url or None,
+        timeout=httpx2.Timeout(settings.openai_timeout_s, connect=10.0),
+        max_retries=0,
+    )
+    options = OpenAIOptions(
+        model=settings.openai_model,
+        detail=settings.openai_image_detail,
+        style=settings.openai_api_style,
+        reasoning_effort=settings.openai_reasoning_effort,
+        max_output_tokens=settings.openai_max_output_tokens,
+        max_attempts=settings.openai_max_attempts,
+        concurrency=concurrency or settings.openai_concurrency,
+        send_image=settings.openai_send_image,
+    )
+    return OpenAICaptioner(client, options, model_price(settings))
+
+
+def model_price(settings: Settings) -> Price:
+    """Return the price of the chosen model.
+
+    Raises:
+        ConfigurationError: Nobody knows it.
+    """
+    return find_price(settings.openai_model, settings.openai_input_usd_per_mtok, settings.openai_output_usd_per_mtok)
+
+
+def hint_folder(settings: Settings) -> Path:
+    """Return the folder of the chosen hint model."""
+    chosen = Path(settings.hint_model)
+    return chosen if chosen.is_absolute() else PROJECT_ROOT / "models" / chosen
+
+
+def make_hint_model(settings: Settings) -> tuple[HintModel | None, str]:
+    """Return the hint model, loaded once per process, or None and why not: `off` or `missing`.
+
+    Raises:
+        ConfigurationError: There is a model, but not the one that its manifest names.
+    """
+    if not settings.use_tf_hint:
+        return None, "off"
+    from image_analyzer.clients.litert_model import MANIFEST_FILE, load_model
+
+    folder = hint_folder(settings)
+    if not (folder / MANIFEST_FILE).exists():
+        log.warning("no hint model in %s: the run goes on without hints (see `image-analyzer model`)", folder)
+        return None, "missing"
+    return load_model(folder, settings.hint_threads), ""
+
+
+def prepare_options(settings: Settings) -> PrepareOptions:
+    """Return the bounds of what `prepare` reads."""
+    return PrepareOptions(
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        thumbnail_px=settings.thumbnail_px,
+        threads=settings.prepare_threads,
+    )
+
+
+def caption_options(settings: Settings) -> CaptionOptions:
+    """Return how `caption` asks."""
+    return CaptionOptions(hint_min_score=settings.hint_min_score, concurrency=settings.openai_concurrency)
+
+
+def plan_options(settings: Settings, *, most_batches: int = _MOST_BATCHES) -> PlanOptions:
+    """Return how `discover` plans."""
+    online = settings.backend is CaptionBackend.OPENAI
+    return PlanOptions(
+        batch_size=settings.batch_size,
+        most_batches=most_batches,
+        thumbnail_px=settings.thumbnail_px,
+        replace_offline=online,
+        price=model_price(settings) if online else None,
+    )

@@ -1,0 +1,57 @@
+-- Purpose: the typed, unique source of the MERGE: what changed or is new among the staged documents.
+-- Grain:   one row per image address and language; the last staged one wins where two say the same key.
+-- Re-run:  safe, a temporary table of the session.
+-- Caller:  Warehouse.merge
+CREATE OR REPLACE TEMPORARY TABLE RUN_ROWS AS
+WITH TYPED AS (
+    SELECT
+        DOC:image_uri::VARCHAR AS IMAGE_URI,
+        DOC:language::VARCHAR AS LANGUAGE,
+        DOC:s3_path::VARCHAR AS S3_PATH,
+        DOC:file_name::VARCHAR AS FILE_NAME,
+        DOC:source::VARCHAR AS SOURCE,
+        DOC:etag::VARCHAR AS ETAG,
+        DOC:last_modified_at::TIMESTAMP_TZ AS LAST_MODIFIED_AT,
+        DOC:size_bytes::NUMBER AS SIZE_BYTES,
+        DOC:mime_type::VARCHAR AS MIME_TYPE,
+        DOC:extension_matches::BOOLEAN AS EXTENSION_MATCHES,
+        DOC:sha256::VARCHAR AS SHA256,
+        DOC:width_px::NUMBER AS WIDTH_PX,
+        DOC:height_px::NUMBER AS HEIGHT_PX,
+        DOC:frames::NUMBER AS FRAMES,
+        DOC:colour_mode::VARCHAR AS COLOUR_MODE,
+        DOC:thumbnail_uri::VARCHAR AS THUMBNAIL_URI,
+        DOC:predicted_label::VARCHAR AS PREDICTED_LABEL,
+        DOC:predicted_score::FLOAT AS PREDICTED_SCORE,
+        DOC:hints AS HINTS,
+        DOC:hint_model::VARCHAR AS HINT_MODEL,
+        DOC:gpt_summary::VARCHAR AS GPT_SUMMARY,
+        DOC:status::VARCHAR AS STATUS,
+        DOC:error_code::VARCHAR AS ERROR_CODE,
+        DOC:error_message::VARCHAR AS ERROR_MESSAGE,
+        DOC:rejected_caption::VARCHAR AS REJECTED_CAPTION,
+        DOC:caption_origin::VARCHAR AS CAPTION_ORIGIN,
+        DOC:caption_model::VARCHAR AS CAPTION_MODEL,
+        DOC:prompt_version::VARCHAR AS PROMPT_VERSION,
+        DOC:image_detail::VARCHAR AS IMAGE_DETAIL,
+        DOC:reused_from_uri::VARCHAR AS REUSED_FROM_URI,
+        DOC:words::NUMBER AS WORDS,
+        DOC:sentences::NUMBER AS SENTENCES,
+        DOC:attempts::NUMBER AS ATTEMPTS,
+        DOC:input_tokens::NUMBER AS INPUT_TOKENS,
+        DOC:output_tokens::NUMBER AS OUTPUT_TOKENS,
+        DOC:cost_usd::FLOAT AS COST_USD,
+        DOC:latency_s::FLOAT AS LATENCY_S,
+        DOC:row_hash::VARCHAR AS ROW_HASH,
+        DOC:run_id::VARCHAR AS RUN_ID
+    FROM (SELECT PARSE_JSON(ROW_JSON) AS DOC FROM RUN_STAGE) AS STAGED
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY IMAGE_URI, LANGUAGE ORDER BY LAST_MODIFIED_AT DESC, ROW_HASH ASC) = 1
+)
+
+SELECT
+    TYPED.*,
+    CURRENT_TIMESTAMP() AS WRITTEN_AT
+FROM TYPED
+LEFT JOIN IMAGE_RESULTS AS OLD
+    ON TYPED.IMAGE_URI = OLD.IMAGE_URI AND TYPED.LANGUAGE = OLD.LANGUAGE
+WHERE OLD.ROW_HASH IS NULL OR OLD.ROW_HASH <> TYPED.ROW_HASH
