@@ -81,7 +81,7 @@ def current_plan() -> Plan:
     default_args={
         "owner": "image-analyzer",
         "retries": 3,
-        "retry_delay": timedelta(minutes=1),
+        "retry_delay": timedelta(seconds=SETTINGS.retry_delay_s),
         "retry_policy": RetryByKind(),
         "execution_timeout": timedelta(minutes=30),
     },

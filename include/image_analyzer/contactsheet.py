@@ -53,7 +53,7 @@ class Card(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """All rows of one image address."""
+    """All rows of one image address; languages that say the same share a card."""
 
     first: Card
     cards: tuple[Card, ...]
@@ -64,8 +64,16 @@ def render_sheet(report: RunReport, cards: Sequence[Card]) -> str:
     by_uri: dict[str, list[Card]] = {}
     for card in cards:
         by_uri.setdefault(card.uri, []).append(card)
-    pictures = [Picture(group[0], tuple(group)) for _, group in sorted(by_uri.items())]
+    pictures = [Picture(group[0], _join_languages(group)) for _, group in sorted(by_uri.items())]
     return _template().render(report=report, pictures=pictures, limit=SHEET_LIMIT, full=len(cards) >= SHEET_LIMIT)
+
+
+def _join_languages(cards: Sequence[Card]) -> tuple[Card, ...]:
+    """Say once what is true in all languages, such as that a file is no picture."""
+    same: dict[tuple[str, str, str], list[Card]] = {}
+    for card in cards:
+        same.setdefault((card.status, card.caption, card.reason), []).append(card)
+    return tuple(group[0]._replace(language=", ".join(card.language for card in group)) for group in same.values())
 
 
 @cache

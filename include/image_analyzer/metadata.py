@@ -118,11 +118,21 @@ def decode(image: Image.Image, key: str, long_edge_px: int) -> ImageFacts:
         if image.format in ("JPEG", "MPO"):
             scale = min(1.0, 2 * long_edge_px / max(full_size))
             image.draft(mode, (round(full_size[0] * scale), round(full_size[1] * scale)))
-        image.load()
+        _load(image)
     orientation = _orientation(image)
     width, height = reversed(full_size) if orientation in _SWAPS_SIDES else full_size
     matches = PurePosixPath(key).suffix.lower() in extensions
     return ImageFacts(mime, matches, width, height, frames, mode, orientation)
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except Exception:
+        if image.format != "PNG":
+            raise
+        # A PNG whose pixels are whole may end in a broken chunk; Pillow reads that once, after the pixels.
+        image.load()
 
 
 def _orientation(image: Image.Image) -> int:

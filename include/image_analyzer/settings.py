@@ -121,6 +121,7 @@ class Settings(BaseSettings):
 
     # The run
     schedule_cron: str = Field("0 2 * * *", description="When the nightly run starts (UTC).")
+    retry_delay_s: int = Field(60, ge=0, description="Pause before a failed task is tried again.")
     batch_size: int = Field(250, ge=1, description="Images in one mapped batch.")
     sense_timeout_s: int = Field(300, ge=0, description="How long a run waits for new objects before it ends, green.")
     sense_poll_s: int = Field(60, ge=1, description="Pause between two listings while it waits.")

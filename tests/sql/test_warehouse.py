@@ -1,0 +1,313 @@
+"""The real connector against an emulated server: MERGE, history, people's text, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import snowflake.connector
+from conftest import Night
+
+from image_analyzer import wiring
+from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
+from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.ports import DiscoverQuery
+from image_analyzer.records import (
+    CaptionRow, ContentKey, ErrorCode, ImageMetadata, Manifest, ManifestEntry, ObjectRef, Origin, Receipt, ResultRow,
+    Steps, Usage,
+)  # fmt: skip
+from image_analyzer.results import make_rows
+from image_analyzer.sql import check_names
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+QUERY = DiscoverQuery(("en", "fr"), Steps.CAPTIONS, replace_offline=False)
+
+
+class Bench:
+    """A warehouse of one's own and short ways to fill it."""
+
+    def __init__(self, night: Night) -> None:
+        self.warehouse = wiring.make_warehouse(night.settings())
+        self.warehouse.create_tables()
+
+    def query(self, text: str, **binds: Any) -> list[tuple[Any, ...]]:
+        """Run any statement."""
+        with self.warehouse._session() as cursor:
+            return list(cursor.execute(text, binds or None).fetchall())
+
+    def merge(self, *rows: ResultRow) -> tuple[int, int, int]:
+        """Return (inserted, updated, unchanged)."""
+        report = self.warehouse.merge([rows])
+        return report.inserted, report.updated, report.unchanged
+
+
+@pytest.fixture
+def bench(night: Night) -> Bench:
+    """An empty table."""
+    return Bench(night)
+
+
+def obj(key: str = "a.jpg", etag: str = "e1", at: datetime = NOW) -> ObjectRef:
+    """Return an object of a listing."""
+    return ObjectRef(bucket="b", key=key, etag=etag, size_bytes=5, last_modified_at=at)
+
+
+def row(
+    text: str | None = "A dog's “run” – 100% \\ 'fun'.",
+    *,
+    of: ObjectRef | None = None,
+    sha256: str | None = "aa",
+    language: str = "en",
+    run_id: str = "r1",
+    error: ErrorCode | None = None,
+    **changes: Any,
+) -> ResultRow:
+    """Return a row as the pipeline makes it."""
+    of = of or obj()
+    manifest = Manifest(
+        run_id=run_id, batch_id="b", steps=Steps.CAPTIONS, entries=(ManifestEntry(object=of, languages=(language,)),)
+    )
+    facts = ImageMetadata(
+        uri=of.uri, etag=of.etag, size_bytes=5, last_modified_at=of.last_modified_at, sha256=sha256,
+        mime_type="image/jpeg", extension_matches=True, width_px=4, height_px=3, frames=1, colour_mode="RGB",
+        thumbnail_uri=f"s3://b/p.zip#{sha256}.jpg", error_code=error, error_message="why" if error else None,
+    )  # fmt: skip
+    key = ContentKey(sha256=sha256 or "", language=language, prompt_version="1", model="m", detail="high")
+    receipt = Receipt(
+        key=key, caption=text, words=3, sentences=1, usage=Usage(input_tokens=5, output_tokens=6, cost_usd=0.5, attempts=1),
+        error_code=None if text else ErrorCode.CAPTION_REJECTED, origin=Origin.MODEL, paid_by_uri=of.uri, run_id=run_id,
+    )  # fmt: skip
+    captions = [] if error else [CaptionRow(uri=of.uri, language=language, receipt=receipt)]
+    (made,) = make_rows(manifest, [facts], [], captions, "off")
+    return ResultRow.model_validate({**made.model_dump(), **changes})
+
+
+def test_merge_twice_is_merge_once(bench: Bench) -> None:
+    """The same rows again change nothing: not the row, not its time, not the history."""
+    assert (1, 0, 0) == bench.merge(row())
+    before = bench.query("SELECT * FROM IMAGE_RESULTS")
+
+    assert (0, 0, 1) == bench.merge(row(run_id="r2"))
+    assert before == bench.query("SELECT * FROM IMAGE_RESULTS")
+    assert [(0,)] == bench.query("SELECT COUNT(*) FROM IMAGE_RESULTS_HISTORY")
+
+
+def test_text_survives_as_it_is(bench: Bench) -> None:
+    """Quotes, backslashes, percent signs, emoji and other scripts come back the same."""
+    text = "O'Hara: \"50% \\n\" 猫 \U0001f600 %(x)s."
+    bench.merge(row(text))
+
+    assert [(text,)] == bench.query("SELECT GPT_SUMMARY FROM IMAGE_RESULTS")
+
+
+def test_types_are_the_tables(bench: Bench) -> None:
+    """Times are times in UTC, numbers numbers, and what is unknown is NULL."""
+    bench.merge(row())
+    (found,) = bench.warehouse.select_results(1, {})
+
+    assert (NOW, 5, 4, True, None, 0.5) == (
+        found["LAST_MODIFIED_AT"].astimezone(UTC), found["SIZE_BYTES"], found["WIDTH_PX"], found["EXTENSION_MATCHES"],
+        found["REVIEWED_AT"], found["COST_USD"],
+    )  # fmt: skip
+
+
+def test_one_source_row_per_key(bench: Bench) -> None:
+    """Two staged rows of one key become one, so that the MERGE is deterministic; the newer object wins."""
+    newer = obj(etag="e2", at=NOW + timedelta(hours=1))
+
+    assert (1, 0, 1) == bench.merge(row("Old one."), row("New one.", of=newer))
+    assert [("New one.",)] == bench.query("SELECT GPT_SUMMARY FROM IMAGE_RESULTS")
+
+
+def test_a_changed_row_goes_to_history_first(bench: Bench) -> None:
+    """The old row is kept whole, with the run that replaced it, in the same transaction."""
+    bench.merge(row("Old one."))
+
+    assert (0, 1, 0) == bench.merge(row("New one.", run_id="r2"))
+    assert [("en", "r2", "Old one.", "r1")] == bench.query(
+        "SELECT LANGUAGE, REPLACED_BY_RUN_ID, OLD_ROW:GPT_SUMMARY::VARCHAR, OLD_ROW:RUN_ID::VARCHAR FROM IMAGE_RESULTS_HISTORY"
+    )
+
+
+def test_a_failed_merge_leaves_no_history(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """History and MERGE are one transaction: if the MERGE fails, neither happened."""
+    import image_analyzer.clients.snowflake_warehouse as module
+
+    bench.merge(row("Old one."))
+    real = module.statement
+    broken = "MERGE INTO NO_SUCH_TABLE AS T USING RUN_ROWS AS S ON T.X = S.X WHEN MATCHED THEN DELETE"
+    monkeypatch.setattr(module, "statement", lambda name: broken if name == "merge_image_results" else real(name))
+
+    with pytest.raises((RetryableError, FatalError)):
+        bench.merge(row("New one."))
+    assert [(0,)] == bench.query("SELECT COUNT(*) FROM IMAGE_RESULTS_HISTORY")
+    assert [("Old one.",)] == bench.query("SELECT GPT_SUMMARY FROM IMAGE_RESULTS")
+
+
+@pytest.mark.parametrize("review", ["approved", "edited", "rejected"])
+def test_a_persons_text_stays_while_the_picture_stays(bench: Bench, review: str) -> None:
+    """New facts of the same picture are taken, text, status and review are not touched."""
+    bench.merge(row("Machine."))
+    bench.query("UPDATE IMAGE_RESULTS SET GPT_SUMMARY = 'Person.', REVIEW_STATUS = %(r)s, REVIEWED_BY = 'ann'", r=review)
+
+    bench.merge(row("Machine again.", of=obj(etag="e2", at=NOW + timedelta(hours=1))))
+
+    found = bench.query("SELECT GPT_SUMMARY, REVIEW_STATUS, REVIEWED_BY, ETAG, STATUS FROM IMAGE_RESULTS")
+    assert [("Person.", review, "ann", "e2", "ok")] == found
+
+
+def test_another_picture_flags_a_persons_row(bench: Bench) -> None:
+    """The person's text stays, is no longer published, and the model's text waits beside it."""
+    bench.merge(row("Machine."))
+    bench.query("UPDATE IMAGE_RESULTS SET GPT_SUMMARY = 'Person.', REVIEW_STATUS = 'edited'")
+
+    for _ in range(2):
+        bench.merge(row("Machine of the new picture.", sha256="bb", of=obj(etag="e2")))
+
+    found = bench.query("SELECT GPT_SUMMARY, REVIEW_STATUS, STATUS, PROPOSED_CAPTION, SHA256 FROM IMAGE_RESULTS")
+    assert [("Person.", "picture_changed", "needs_review", "Machine of the new picture.", "bb")] == found
+    assert [("Person.",)] == bench.query("SELECT OLD_ROW:GPT_SUMMARY::VARCHAR FROM IMAGE_RESULTS_HISTORY")
+
+
+def test_a_night_that_cannot_read_does_not_touch_a_persons_row(bench: Bench) -> None:
+    """A picture that could not be read tonight says nothing about a reviewed row."""
+    bench.merge(row("Machine."))
+    bench.query("UPDATE IMAGE_RESULTS SET GPT_SUMMARY = 'Person.', REVIEW_STATUS = 'edited'")
+
+    assert (0, 0, 1) == bench.merge(row(None, sha256=None, error=ErrorCode.STORE_UNAVAILABLE))
+    assert [("Person.", "ok")] == bench.query("SELECT GPT_SUMMARY, STATUS FROM IMAGE_RESULTS")
+
+
+def test_what_is_done_is_not_missing(bench: Bench) -> None:
+    """An object is missing in the languages it has no row in, and anew when ETag or time differ."""
+    bench.merge(row(), row(language="fr"), row(of=obj("b.jpg")))
+    listing = [obj(), obj("b.jpg"), obj("c.jpg")]
+
+    missing = bench.warehouse.select_missing(listing, QUERY)
+
+    assert [("b.jpg", ("fr",)), ("c.jpg", ("en", "fr"))] == [(e.object.key, e.languages) for e in missing]
+    later = bench.warehouse.select_missing([obj(at=NOW + timedelta(seconds=1)), obj("b.jpg", etag="x")], QUERY)
+    assert [("en", "fr"), ("en", "fr")] == [e.languages for e in later]
+
+
+def test_what_is_known_of_the_same_version_comes_along(bench: Bench) -> None:
+    """For a language that is new to a known object, its metadata and thumbnail are found; not after a change."""
+    bench.merge(row())
+
+    (same,) = bench.warehouse.select_missing([obj()], QUERY)
+    (changed,) = bench.warehouse.select_missing([obj(etag="x")], QUERY)
+
+    assert same.known
+    assert ("aa", "s3://b/p.zip#aa.jpg", 4) == (same.known.sha256, same.known.thumbnail_uri, same.known.width_px)
+    assert changed.known is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"status": "needs_review"}, False),
+        ({"status": "skipped", "error_code": "unsupported_type", "caption_origin": None}, False),
+        ({"status": "failed", "error_code": "corrupt"}, False),
+        ({"status": "failed", "error_code": "store_unavailable"}, True),
+        ({"status": "failed", "error_code": "batch_lost"}, True),
+        ({"status": "failed", "error_code": "caption_unavailable"}, True),
+        ({"status": "pending", "error_code": "not_captioned"}, True),
+        ({"status": "pending", "error_code": None}, True),
+    ],
+)
+def test_a_pipelines_fault_is_tried_again_a_pictures_is_not(bench: Bench, changes: dict[str, Any], again: bool) -> None:
+    """Only what another night can mend is asked for again."""
+    bench.merge(row(**changes))
+
+    missing = bench.warehouse.select_missing([obj()], DiscoverQuery(("en",), Steps.CAPTIONS, replace_offline=True))
+
+    assert again is bool(missing)
+
+
+def test_metadata_rows_are_done_for_a_metadata_run_only(bench: Bench) -> None:
+    """A run with captions picks up what a run for metadata left."""
+    bench.merge(row(status="pending", error_code=None, hint_model="off"))
+
+    def missing(steps: Steps) -> int:
+        return len(bench.warehouse.select_missing([obj()], DiscoverQuery(("en",), steps, replace_offline=False)))
+
+    assert (0, 1, 1) == (missing(Steps.METADATA), missing(Steps.HINTS), missing(Steps.CAPTIONS))
+
+
+def test_offline_captions_are_replaced_once_there_is_a_model(bench: Bench) -> None:
+    """The describer's sentence is a stand-in: it counts as missing when a real captioner is set, else not."""
+    bench.merge(row(caption_origin="offline"))
+
+    def missing(replace: bool) -> int:
+        return len(bench.warehouse.select_missing([obj()], DiscoverQuery(("en",), Steps.CAPTIONS, replace)))
+
+    assert (0, 1) == (missing(False), missing(True))
+
+
+def test_a_known_caption_is_found_by_content(bench: Bench) -> None:
+    """The same bytes, language, prompt, model and detail find the row that paid; any other does not."""
+    bench.merge(row("A dog."), row("A dog.", of=obj("copy.jpg"), caption_origin="reused", reused_from_uri="s3://b/a.jpg"))
+    key = ContentKey(sha256="aa", language="en", prompt_version="1", model="m", detail="high")
+
+    found = bench.warehouse.select_receipts([key, key.model_copy(update={"sha256": "zz"})])
+
+    assert {key} == set(found)
+    assert ("A dog.", "s3://b/a.jpg", 0.5) == (found[key].caption, found[key].paid_by_uri, found[key].usage.cost_usd)
+    for name in ("language", "prompt_version", "model", "detail"):
+        assert {} == bench.warehouse.select_receipts([key.model_copy(update={name: "x"})])
+
+
+def test_a_persons_words_are_not_reused_as_the_models(bench: Bench) -> None:
+    """What a person edited is no answer of the model."""
+    bench.merge(row("A dog."))
+    bench.query("UPDATE IMAGE_RESULTS SET GPT_SUMMARY = 'Rex.', REVIEW_STATUS = 'edited'")
+
+    key = ContentKey(sha256="aa", language="en", prompt_version="1", model="m", detail="high")
+    assert {} == bench.warehouse.select_receipts([key])
+
+
+BROKEN = {
+    "caption_is_one_sentence": {"sentences": 2},
+    "caption_is_short": {"words": 26},
+    "caption_is_one_line": {"gpt_summary": "A\ndog."},
+    "published_has_caption": {"gpt_summary": None},
+    "published_has_origin": {"caption_model": None},
+    "read_has_sha256": {"sha256": None},
+    "failure_has_reason": {"status": "failed", "gpt_summary": None},
+    "cost_is_sound": {"cost_usd": -1.0},
+    "score_is_sound": {"predicted_score": 1.5},
+}
+
+
+@pytest.mark.parametrize("name", check_names())
+def test_each_check_finds_what_it_is_for(bench: Bench, name: str) -> None:
+    """A good row passes all checks; a row broken in one way is found by that check, by name, and by run only."""
+    bench.merge(row(run_id="good", of=obj("good.jpg")), row(run_id="bad", **BROKEN.get(name, {})))
+    if name == "key_is_unique":
+        bench.query("INSERT INTO IMAGE_RESULTS SELECT * FROM IMAGE_RESULTS WHERE RUN_ID = 'bad'")
+
+    found = {outcome.name: outcome.offending for outcome in bench.warehouse.check("bad")}
+
+    assert ("s3://b/a.jpg [en]",) == found[name]
+    assert all(() == outcome.offending for outcome in bench.warehouse.check("good"))
+
+
+def test_a_missing_table_says_what_to_run(night: Night) -> None:
+    """Without `init` the error names it and is not retried."""
+    with pytest.raises(FatalError, match="image-analyzer init"):
+        wiring.make_warehouse(night.settings()).select_results(1, {})
+
+
+def test_a_server_that_is_down_is_retryable(make_night: Callable[..., Night]) -> None:
+    """No server at all is worth another try, and the message holds no password."""
+
+    def connect() -> Any:
+        return snowflake.connector.connect(
+            account="a", user="u", password="very-secret", host="localhost", port=1, login_timeout=1, network_timeout=1
+        )
+
+    with pytest.raises((RetryableError, FatalError)) as caught:
+        SnowflakeWarehouse(connect).check("r")
+    assert "very-secret" not in str(caught.value)
