@@ -1,0 +1,130 @@
+"""Runs the steps of one night in the order of the DAG, without Airflow; what a failed task leaves is left here, too."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any
+
+from conftest import Night
+
+from image_analyzer import wiring
+from image_analyzer.errors import ImageAnalyzerError, QualityError
+from image_analyzer.ports import ObjectStore, OpenObject
+from image_analyzer.records import RunReport, RunRequest
+from image_analyzer.settings import Settings
+from image_analyzer.steps.caption import caption
+from image_analyzer.steps.check import check
+from image_analyzer.steps.discover import discover
+from image_analyzer.steps.hint import hint
+from image_analyzer.steps.merge import merge
+from image_analyzer.steps.prepare import prepare
+from image_analyzer.steps.report import raise_if_red, report
+
+
+class CountingStore:
+    """The real store; counts reads of originals and runs a hook before each, where a test changes the bucket."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        self._inner = inner
+        self.opened: list[str] = []
+        self.before_open: Any = lambda _key: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    @contextmanager
+    def open_object(self, bucket: str, key: str) -> Iterator[OpenObject]:
+        """Count, then open."""
+        self.opened.append(key)
+        self.before_open(key)
+        with self._inner.open_object(bucket, key) as opened:
+            yield opened
+
+
+class Pipeline:
+    """One bucket prefix and one table, and any number of nights.
+
+    Attributes:
+        errors: What the steps of the last night raised, by step.
+    """
+
+    def __init__(self, night: Night) -> None:
+        self.night, self.settings = night, night.settings()
+        self.store = CountingStore(wiring.make_store(self.settings))
+        self.warehouse = wiring.make_warehouse(self.settings)
+        self.warehouse.create_tables()
+        self.errors: dict[str, ImageAnalyzerError] = {}
+        self._nights = 0
+
+    def land(self, **objects: bytes) -> None:
+        """Put objects under the landing prefix; `__` in a name stands for the dot of its extension."""
+        for name, content in objects.items():
+            self.store.write(self.uri(name.replace("__", ".")), content, "application/octet-stream")
+
+    def uri(self, name: str) -> str:
+        """Return the address of an object that was landed."""
+        return f"s3://{self.settings.s3_bucket}/{self.settings.s3_prefix}{name}"
+
+    def run(self, settings: Settings | None = None, *, tries: int = 1, **wanted: Any) -> RunReport:
+        """Run one night; `tries` is how often a failing caption step is tried."""
+        settings = settings or self.settings
+        self._nights += 1
+        self.errors = {}
+        work = wiring.make_work_area(settings)
+        request = RunRequest(
+            run_id=f"night-{self._nights}",
+            bucket=settings.s3_bucket,
+            prefix=settings.s3_prefix,
+            **{"languages": settings.caption_languages, **wanted},
+        )
+        plan = discover(self.store, self.warehouse, work, request, wiring.plan_options(settings))
+        if plan.dry_run:
+            plan = plan.model_copy(update={"batches": ()})
+        for batch in plan.batches:
+            try:
+                prepare(self.store, batch.uri, wiring.prepare_options(settings))
+                hint(self.store, batch.uri, *wiring.make_hint_model(settings))
+                self._caption(settings, batch.uri, tries)
+            except ImageAnalyzerError as error:
+                self.errors[batch.batch_id] = error
+        outcome = merge(self.store, self.warehouse, plan)
+        passed = True
+        try:
+            check(self.warehouse, request.run_id)
+        except QualityError as error:
+            self.errors["check"], passed = error, False
+        summary = report(self.store, self.warehouse, work, plan, outcome, check_passed=passed)
+        try:
+            raise_if_red(summary)
+        except QualityError as error:
+            self.errors["report"] = error
+        return summary
+
+    def _caption(self, settings: Settings, manifest_uri: str, tries: int) -> None:
+        for left in reversed(range(tries)):
+            captioner, ledger = wiring.make_captioner(settings), wiring.make_ledger(settings, self.store)
+            try:
+                caption(self.store, self.warehouse, ledger, manifest_uri, captioner, wiring.caption_options(settings))
+            except ImageAnalyzerError:
+                if not left:
+                    raise
+            else:
+                return
+
+    def rows(self, language: str = "en") -> dict[str, dict[str, Any]]:
+        """Return the table's rows of one language, by file name."""
+        return {row["FILE_NAME"]: row for row in self.warehouse.select_results(10_000, {"language": language})}
+
+
+def numbered(count: int) -> dict[str, bytes]:
+    """Return pictures of different content."""
+    from PIL import Image
+
+    found = {}
+    for index in range(count):
+        buffer = io.BytesIO()
+        Image.new("RGB", (60 + index % 50, 40), (index * 7 % 256, index * 31 % 256, index % 256)).save(buffer, "PNG")
+        found[f"n{index:04d}__png"] = buffer.getvalue()
+    return found

@@ -1,0 +1,238 @@
+"""Every fault of the captioning server: what is asked again, what is stored, what is never paid twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Night, paint, photograph
+from pipeline import Pipeline, numbered
+
+from image_analyzer.errors import FatalError, RetryableError
+
+BOTH_STYLES = pytest.mark.parametrize("style", ["responses", "chat"])
+
+
+@pytest.fixture
+def pipeline(make_night: Callable[..., Night]) -> Pipeline:
+    """A night whose requests time out soon."""
+    return Pipeline(make_night(OPENAI_TIMEOUT_S="2"))
+
+
+@BOTH_STYLES
+def test_both_wire_formats_caption_in_the_asked_language(make_night: Callable[..., Night], style: str) -> None:
+    """Responses and chat give the same rows: caption, tokens of the picture, cost; nothing is stored at the server."""
+    pipeline = Pipeline(make_night(OPENAI_API_STYLE=style, CAPTION_LANGUAGES="en,ja"))
+    pipeline.land(cat__jpg=photograph("chelsea.png"))
+    pipeline.run()
+
+    japanese = pipeline.rows("ja")["cat.jpg"]
+    assert ("ok", "model", 1) == (japanese["STATUS"], japanese["CAPTION_ORIGIN"], japanese["ATTEMPTS"])
+    assert japanese["GPT_SUMMARY"].endswith("。")
+    assert japanese["INPUT_TOKENS"] > 180  # 451 x 300 px are 180 tokens; the prompt comes on top
+    assert japanese["COST_USD"] > 0
+    assert {"en", "ja"} == {call["language"] for call in pipeline.night.calls()}
+    assert {False if style == "responses" else None} == {call["store"] for call in pipeline.night.calls()}
+
+
+@BOTH_STYLES
+@pytest.mark.parametrize("kind", ["two_sentences", "too_long", "wrong_language", "refusal", "truncated_json"])
+def test_a_broken_contract_is_asked_for_once_more(make_night: Callable[..., Night], kind: str, style: str) -> None:
+    """The second request names what was wrong; its answer is published and both are billed."""
+    pipeline = Pipeline(make_night(OPENAI_API_STYLE=style))
+    pipeline.land(cat__jpg=photograph("chelsea.png"))
+    pipeline.night.order({"kind": kind})
+    pipeline.run()
+
+    row, (first, second) = pipeline.rows()["cat.jpg"], pipeline.night.calls()
+    assert ("ok", 2) == (row["STATUS"], row["ATTEMPTS"])
+    assert "Your last answer was" in second["text"]
+    assert "Your last answer was" not in first["text"]
+    assert row["INPUT_TOKENS"] > 360
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [("two_sentences", "caption_rejected"), ("wrong_language", "caption_rejected"), ("refusal", "refused")],
+)
+def test_what_breaks_it_twice_waits_for_review(pipeline: Pipeline, kind: str, code: str) -> None:
+    """Two answers and no more: no caption, the text kept apart, the next night does not ask again, the run is green."""
+    pipeline.land(cat__jpg=photograph("chelsea.png"))
+    pipeline.night.order({"kind": kind, "times": 2})
+    pipeline.run()
+    row = pipeline.rows()["cat.jpg"]
+
+    assert ("needs_review", code, None) == (row["STATUS"], row["ERROR_CODE"], row["GPT_SUMMARY"])
+    assert row["REJECTED_CAPTION"]
+    assert row["COST_USD"] > 0
+    assert (0, 2, {}) == (pipeline.run().images, len(pipeline.night.calls()), pipeline.errors)
+
+
+@pytest.mark.parametrize("kind", ["server_error", "rate_limit", "timeout", "junk_body", "drop_connection"])
+def test_a_passing_fault_is_tried_again(pipeline: Pipeline, kind: str) -> None:
+    """One fault costs one more request, which the row counts."""
+    pipeline.land(a__jpg=paint("red"))
+    pipeline.night.order({"kind": kind, "seconds": 3})
+    pipeline.run()
+
+    assert {} == pipeline.errors
+    assert ("ok", 2) == tuple(pipeline.rows()["a.jpg"][name] for name in ("STATUS", "ATTEMPTS"))
+
+
+def test_a_rejected_picture_is_its_own_fault(pipeline: Pipeline) -> None:
+    """A picture the policy forbids is stored for review and never sent again; the others are captioned."""
+    pipeline.land(a__jpg=paint("red"), b__jpg=paint("blue"))
+    pipeline.night.order({"kind": "content_policy"})
+    pipeline.run()
+    pipeline.run()
+
+    assert Counter({"ok": 1, "needs_review": 1}) == Counter(row["STATUS"] for row in pipeline.rows().values())
+    assert 2 == len(pipeline.night.calls())
+
+
+def test_a_storm_of_429_is_waited_out(pipeline: Pipeline) -> None:
+    """`Retry-After` is honoured by all requests at once: everything is captioned and the server is not hammered."""
+    pipeline.land(**numbered(30))
+    pipeline.night.order({"kind": "rate_limit", "times": 12, "retry_after": 0.5})
+    started = time.monotonic()
+    summary = pipeline.run()
+
+    assert {"ok": 30} == summary.by_status
+    assert 42 == len(pipeline.night.calls())
+    assert time.monotonic() - started > 0.5
+    limited = [call["at"] for call in pipeline.night.calls() if call["fault"]]
+    after = [call["at"] for call in pipeline.night.calls() if not call["fault"] and call["at"] > limited[0]]
+    # Those under way when the first 429 came may still end; nobody begins before the pause is over.
+    assert sum(at < limited[0] + 0.4 for at in after) <= pipeline.settings.openai_concurrency
+
+
+def test_a_server_that_asks_for_a_long_pause_ends_the_task(pipeline: Pipeline) -> None:
+    """Past two minutes no slot is held: the task ends with the pause, for Airflow to try again then."""
+    pipeline.land(**numbered(20))
+    pipeline.night.order({"kind": "rate_limit", "times": 30, "retry_after": 600})
+    pipeline.run()
+
+    error = pipeline.errors["batch-0000"]
+    assert isinstance(error, RetryableError)
+    assert 600 == error.retry_after_s
+    assert len(pipeline.night.calls()) <= pipeline.settings.openai_concurrency
+    assert {"pending", "failed"} >= {row["STATUS"] for row in pipeline.rows().values()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("insufficient_quota", "quota"), ("invalid_key", "OPENAI_API_KEY"), ("model_gone", "OPENAI_MODEL")]
+)
+def test_what_a_person_must_mend_stops_at_once(pipeline: Pipeline, kind: str, message: str) -> None:
+    """One clear error; what was answered is kept, what was not tried is pending, and the next night asks only for that."""
+    pipeline.land(**numbered(40))
+    pipeline.night.order({"kind": kind, "times": 1000, "language": "fr"})
+    settings = pipeline.night.settings(caption_languages="en,fr", openai_concurrency=2)
+    pipeline.run(settings)
+
+    assert isinstance(pipeline.errors["batch-0000"], FatalError)
+    assert message in str(pipeline.errors["batch-0000"])
+    assert "report" in pipeline.errors
+    assert len([call for call in pipeline.night.calls() if call["fault"]]) <= 2
+    statuses = Counter(row["STATUS"] for language in ("en", "fr") for row in pipeline.rows(language).values())
+    assert {"ok", "pending"} >= set(statuses)
+    paid = len([call for call in pipeline.night.calls() if not call["fault"]])
+
+    pipeline.night.order()
+    from image_analyzer.local.stack import control_openai
+
+    control_openai(pipeline.night.base_url, "reset", {})
+    pipeline.run(settings)
+
+    assert 80 == paid + len(pipeline.night.calls())
+    assert {"ok"} == {row["STATUS"] for language in ("en", "fr") for row in pipeline.rows(language).values()}
+    assert {} == pipeline.errors
+
+
+def test_a_server_that_is_down_is_left_alone(pipeline: Pipeline) -> None:
+    """After a row of failures the task gives up; metadata are saved, the run is red, the next night captions all."""
+    pipeline.land(**numbered(60))
+    pipeline.night.order({"kind": "server_error", "times": 10_000})
+    settings = pipeline.night.settings(openai_max_attempts=1)
+    pipeline.run(settings)
+
+    assert isinstance(pipeline.errors["batch-0000"], RetryableError)
+    assert len(pipeline.night.calls()) < 40
+    assert {"caption_unavailable", "not_captioned"} == {row["ERROR_CODE"] for row in pipeline.rows().values()}
+    assert all(row["SHA256"] for row in pipeline.rows().values())
+
+    from image_analyzer.local.stack import control_openai
+
+    control_openai(pipeline.night.base_url, "reset", {})
+    assert {"ok": 60} == pipeline.run(settings).by_status
+    assert 60 == len(pipeline.store.opened)
+
+
+def test_a_second_try_asks_only_for_what_has_no_answer(pipeline: Pipeline) -> None:
+    """Half the answers fail; the task's next try pays for that half alone, and the cost of both tries is reported."""
+    pipeline.land(**numbered(20))
+    pipeline.night.order({"kind": "server_error", "times": 10})
+    summary = pipeline.run(pipeline.night.settings(openai_max_attempts=1), tries=3)
+
+    answered = Counter(call["image_sha256"] for call in pipeline.night.calls() if not call["fault"])
+    assert ({"ok": 20}, {1}) == (summary.by_status, set(answered.values()))
+    rows = pipeline.rows().values()
+    assert summary.cost_usd == pytest.approx(sum(row["COST_USD"] for row in rows))
+    assert summary.cost_usd > 0
+    assert {} == pipeline.errors
+
+
+def test_a_killed_process_pays_again_for_what_was_under_way_only(make_night: Callable[..., Night], tmp_path: Path) -> None:
+    """The caption process is killed half-way; the retry asks for no stored answer again."""
+    pipeline = Pipeline(make_night(latency_s=0.05))
+    pipeline.land(**numbered(60))
+    script = tmp_path / "night.py"
+    script.write_text(
+        "from image_analyzer import wiring\nfrom image_analyzer.settings import settings\n"
+        "from image_analyzer.records import RunRequest\nfrom image_analyzer.steps import caption, discover, hint, prepare\n"
+        "s = settings(); store = wiring.make_store(s); w = wiring.make_warehouse(s); area = wiring.make_work_area(s)\n"
+        "r = RunRequest(run_id='killed', bucket=s.s3_bucket, prefix=s.s3_prefix, languages=s.caption_languages)\n"
+        "plan = discover.discover(store, w, area, r, wiring.plan_options(s))\n"
+        "uri = plan.batches[0].uri\n"
+        "prepare.prepare(store, uri, wiring.prepare_options(s)); hint.hint(store, uri, None, 'off')\n"
+        "caption.caption(store, w, wiring.make_ledger(s, store), uri, wiring.make_captioner(s), wiring.caption_options(s))\n"
+    )
+    child = subprocess.Popen([sys.executable, str(script)], env={**os.environ, **pipeline.night.environment})
+    deadline = time.monotonic() + 60
+    while len(pipeline.night.calls()) < 25 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    assert -signal.SIGKILL == child.wait()
+    before = len(pipeline.night.calls())
+    assert before >= 25
+
+    summary = pipeline.run()
+
+    asked = Counter(call["image_sha256"] for call in pipeline.night.calls())
+    assert ({"ok": 60}, 60) == (summary.by_status, len(asked))
+    assert sum(count - 1 for count in asked.values()) <= pipeline.settings.openai_concurrency
+    assert before < 60
+
+
+def test_an_answer_that_cannot_be_kept_stops_the_asking(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the ledger cannot be written, what was answered goes into the batch's file and no more is asked."""
+    from image_analyzer.steps.caption import Ledger
+
+    def fail(*_: Any) -> None:
+        raise RetryableError("the ledger is full (ordered by the test)")
+
+    pipeline.land(**numbered(40))
+    monkeypatch.setattr(Ledger, "store", fail)
+    pipeline.run()
+
+    statuses = Counter(row["STATUS"] for row in pipeline.rows().values())
+    assert isinstance(pipeline.errors["batch-0000"], RetryableError)
+    assert len(pipeline.night.calls()) == statuses["ok"] <= pipeline.settings.openai_concurrency
+    assert 40 == sum(statuses.values())
