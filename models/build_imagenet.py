@@ -44,8 +44,12 @@ def read_weights(path: Path) -> list[np.ndarray]:
     return [tensor.numpy() for name, tensor in state.items() if not name.endswith("num_batches_tracked")]
 
 
-def build_keras_model() -> Any:
-    """Build MobileNetV2 with torch's symmetric padding: (N, 224, 224, 3) normalised RGB in, (N, 1000) softmax out."""
+def build_keras_model(*, folded: bool = False) -> Any:
+    """Build MobileNetV2 with torch's symmetric padding: (N, 224, 224, 3) normalised RGB in, (N, 1000) softmax out.
+
+    Args:
+        folded: Convolutions with a bias instead of BatchNorm behind them, as the converter leaves them.
+    """
     from keras import Model, layers
 
     def convolve(x: Any, filters: int, kernel: int, stride: int, *, depthwise: bool = False, relu: bool = True) -> Any:
@@ -53,10 +57,10 @@ def build_keras_model() -> Any:
             # Keras' "same" pads after the picture where the stride is 2; torch pads both sides.
             x = layers.ZeroPadding2D(1)(x)
         if depthwise:
-            x = layers.DepthwiseConv2D(kernel, strides=stride, padding="valid", use_bias=False)(x)
+            x = layers.DepthwiseConv2D(kernel, strides=stride, padding="valid", use_bias=folded)(x)
         else:
-            x = layers.Conv2D(filters, kernel, strides=stride, padding="valid", use_bias=False)(x)
-        x = layers.BatchNormalization(epsilon=1e-5)(x)
+            x = layers.Conv2D(filters, kernel, strides=stride, padding="valid", use_bias=folded)(x)
+        x = x if folded else layers.BatchNormalization(epsilon=1e-5)(x)
         return layers.ReLU(max_value=6.0)(x) if relu else x
 
     inputs = layers.Input((224, 224, 3), batch_size=None)

@@ -11,7 +11,6 @@ from airflow.sdk import BaseHook
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
-from image_analyzer import wiring
 from image_analyzer.errors import (
     ConfigurationError,
     FatalError,
@@ -19,12 +18,13 @@ from image_analyzer.errors import (
     QualityError,
     RetryableError,
 )
-from image_analyzer.ports import ObjectStore, Warehouse
 from image_analyzer.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from airflow.sdk.definitions.context import Context
+
+    from image_analyzer.ports import ObjectStore, Warehouse
 
 _SHORTEST_RETRY = timedelta(seconds=5)
 
@@ -78,6 +78,8 @@ def make_settings() -> Settings:
 
 def make_store(settings: Settings) -> ObjectStore:
     """Build the object store from the AWS connection, or from the settings where there is none."""
+    from image_analyzer import wiring
+
     if _find_connection(settings.aws_conn_id) is None:
         return wiring.make_store(settings)
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -94,6 +96,8 @@ def make_store(settings: Settings) -> ObjectStore:
 
 def make_warehouse(settings: Settings) -> Warehouse:
     """Build the warehouse from the Snowflake connection, or from the settings where there is none."""
+    from image_analyzer import wiring
+
     connection = _find_connection(settings.snowflake_conn_id)
     if connection is None:
         return wiring.make_warehouse(settings)

@@ -1,4 +1,7 @@
-"""The deferrable sensor for *new* objects, and its trigger. It asks the warehouse once and then only lists."""
+"""The deferrable sensor for *new* objects, and its trigger. It asks the warehouse once and then only lists.
+
+Every component of Airflow loads this file at start: what it needs of the core is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from image_analyzer.records import RunRequest
-from image_analyzer.settings import CaptionBackend
-from image_analyzer.steps.discover import find_missing, listing_mark
-from image_analyzer.wiring import make_work_area
 from image_analyzer_airflow import airflow_errors, make_settings, make_store, make_warehouse
 
 if TYPE_CHECKING:
@@ -42,6 +41,11 @@ class NewObjectsSensor(BaseOperator):
 
     def execute(self, context: Context) -> bool:
         """Look once; hand over to the trigger if there is nothing yet."""
+        from image_analyzer.records import RunRequest
+        from image_analyzer.settings import CaptionBackend
+        from image_analyzer.steps.discover import find_missing, listing_mark
+        from image_analyzer.wiring import make_work_area
+
         with airflow_errors():
             settings = make_settings()
             request = RunRequest.model_validate_json(self.request)
@@ -100,5 +104,8 @@ class NewObjectsTrigger(BaseTrigger):
         yield TriggerEvent({"changed": False})
 
     def _mark(self) -> str:
+        from image_analyzer.steps.discover import listing_mark
+        from image_analyzer.wiring import make_work_area
+
         settings = make_settings()
         return listing_mark(make_store(settings), make_work_area(settings), self.bucket, self.prefix)

@@ -78,7 +78,8 @@ class Night:
 @pytest.fixture
 def make_night(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Night]:
     """Make a night of one's own; the test server is reset."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", stack.environment()["REQUESTS_CA_BUNDLE"])
+    for name in ("REQUESTS_CA_BUNDLE", "SNOWFLAKE_DISABLE_PLATFORM_DETECTION", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.setenv(name, stack.environment()[name])
 
     def make(*, openai: bool = True, latency_s: float = 0, **changes: str) -> Night:
         night = Night(stack, f"t{uuid.uuid4().hex[:12]}", openai, **changes)

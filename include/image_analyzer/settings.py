@@ -47,7 +47,7 @@ class Settings(BaseSettings):
 
     # Images in S3
     s3_bucket: str = Field("", description="Bucket that images land in.")
-    s3_prefix: str = Field("incoming/", description="Prefix that is sensed.")
+    s3_prefix: str = Field("incoming/", description="Prefix that is sensed; `/` for the whole bucket.")
     work_uri: str = Field("", description="Where runs keep their files; `s3://$S3_BUCKET/_image_analyzer` if empty.")
     s3_endpoint_url: str = Field("", description="Other S3 endpoint, for a stand-in; empty for AWS.")
     aws_region: str = Field("us-east-1", description="AWS region.")
@@ -136,6 +136,11 @@ class Settings(BaseSettings):
 
     # The embedded stack
     local_stack_dir: Path = Field(PROJECT_ROOT / ".local", description="Data and logs of the embedded stack.")
+
+    @field_validator("s3_prefix")
+    @classmethod
+    def _no_leading_slash(cls, value: str) -> str:
+        return value.lstrip("/")
 
     @field_validator("caption_languages", mode="before")
     @classmethod

@@ -15,8 +15,18 @@ from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
 from image_analyzer.errors import FatalError, RetryableError
 from image_analyzer.ports import DiscoverQuery
 from image_analyzer.records import (
-    CaptionRow, ContentKey, ErrorCode, ImageMetadata, Manifest, ManifestEntry, ObjectRef, Origin, Receipt, ResultRow,
-    Steps, Usage,
+    CaptionRow,
+    ContentKey,
+    ErrorCode,
+    ImageMetadata,
+    Manifest,
+    ManifestEntry,
+    ObjectRef,
+    Origin,
+    Receipt,
+    ResultRow,
+    Steps,
+    Usage,
 )  # fmt: skip
 from image_analyzer.results import make_rows
 from image_analyzer.sql import check_names
@@ -96,7 +106,7 @@ def test_merge_twice_is_merge_once(bench: Bench) -> None:
 
 def test_text_survives_as_it_is(bench: Bench) -> None:
     """Quotes, backslashes, percent signs, emoji and other scripts come back the same."""
-    text = "O'Hara: \"50% \\n\" 猫 \U0001f600 %(x)s."
+    text = 'O\'Hara: "50% \\n" 猫 \U0001f600 %(x)s.'
     bench.merge(row(text))
 
     assert [(text,)] == bench.query("SELECT GPT_SUMMARY FROM IMAGE_RESULTS")
@@ -150,7 +160,9 @@ def test_a_failed_merge_leaves_no_history(bench: Bench, monkeypatch: pytest.Monk
 def test_a_persons_text_stays_while_the_picture_stays(bench: Bench, review: str) -> None:
     """New facts of the same picture are taken, text, status and review are not touched."""
     bench.merge(row("Machine."))
-    bench.query("UPDATE IMAGE_RESULTS SET GPT_SUMMARY = 'Person.', REVIEW_STATUS = %(r)s, REVIEWED_BY = 'ann'", r=review)
+    bench.query(
+        "UPDATE IMAGE_RESULTS SET GPT_SUMMARY = 'Person.', REVIEW_STATUS = %(r)s, REVIEWED_BY = 'ann'", r=review
+    )
 
     bench.merge(row("Machine again.", of=obj(etag="e2", at=NOW + timedelta(hours=1))))
 
@@ -248,7 +260,9 @@ def test_offline_captions_are_replaced_once_there_is_a_model(bench: Bench) -> No
 
 def test_a_known_caption_is_found_by_content(bench: Bench) -> None:
     """The same bytes, language, prompt, model and detail find the row that paid; any other does not."""
-    bench.merge(row("A dog."), row("A dog.", of=obj("copy.jpg"), caption_origin="reused", reused_from_uri="s3://b/a.jpg"))
+    bench.merge(
+        row("A dog."), row("A dog.", of=obj("copy.jpg"), caption_origin="reused", reused_from_uri="s3://b/a.jpg")
+    )
     key = ContentKey(sha256="aa", language="en", prompt_version="1", model="m", detail="high")
 
     found = bench.warehouse.select_receipts([key, key.model_copy(update={"sha256": "zz"})])

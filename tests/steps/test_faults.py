@@ -128,7 +128,8 @@ def test_a_server_that_asks_for_a_long_pause_ends_the_task(pipeline: Pipeline) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("insufficient_quota", "quota"), ("invalid_key", "OPENAI_API_KEY"), ("model_gone", "OPENAI_MODEL")]
+    ("kind", "message"),
+    [("insufficient_quota", "quota"), ("invalid_key", "OPENAI_API_KEY"), ("model_gone", "OPENAI_MODEL")],
 )
 def test_what_a_person_must_mend_stops_at_once(pipeline: Pipeline, kind: str, message: str) -> None:
     """One clear error; what was answered is kept, what was not tried is pending, and the next night asks only for that."""
@@ -189,7 +190,9 @@ def test_a_second_try_asks_only_for_what_has_no_answer(pipeline: Pipeline) -> No
     assert {} == pipeline.errors
 
 
-def test_a_killed_process_pays_again_for_what_was_under_way_only(make_night: Callable[..., Night], tmp_path: Path) -> None:
+def test_a_killed_process_pays_again_for_what_was_under_way_only(
+    make_night: Callable[..., Night], tmp_path: Path
+) -> None:
     """The caption process is killed half-way; the retry asks for no stored answer again."""
     pipeline = Pipeline(make_night(latency_s=0.05))
     pipeline.land(**numbered(60))

@@ -149,7 +149,9 @@ def test_a_thumbnail_that_expired_is_made_again(pipeline: Pipeline) -> None:
     """If the work prefix was emptied, the original is read once more and nothing is lost."""
     pipeline.land(a__jpg=paint("red"))
     pipeline.run()
-    pipeline.store.write(pipeline.rows()["a.jpg"]["THUMBNAIL_URI"].partition("#")[0], b"PK\5\6" + b"\0" * 18, "application/zip")
+    pipeline.store.write(
+        pipeline.rows()["a.jpg"]["THUMBNAIL_URI"].partition("#")[0], b"PK\5\6" + b"\0" * 18, "application/zip"
+    )
 
     pipeline.run(languages=("fr",))
 
@@ -229,7 +231,9 @@ def test_without_a_model_the_night_goes_on(pipeline: Pipeline, changes: dict[str
     assert (expected == "missing") is bool(summary.notes)
 
 
-@pytest.mark.parametrize("how", [{"openai_send_image": "false"}, {"caption_backend": "offline"}, {"openai_api_key": ""}])
+@pytest.mark.parametrize(
+    "how", [{"openai_send_image": "false"}, {"caption_backend": "offline"}, {"openai_api_key": ""}]
+)
 def test_nothing_leaves_where_nothing_may_leave(make_night: Callable[..., Night], how: dict[str, str]) -> None:
     """With a key and a reachable server, not one byte arrives there; captions are marked as written offline."""
     changes = {"CAPTION_BACKEND": "auto", **{name.upper(): value for name, value in how.items()}}

@@ -63,7 +63,11 @@ def test_sound_files_of_supported_formats_decode(outcomes: dict[str, tuple[Any, 
     """What Pillow decodes and we support is read, upright, with its frames."""
     ours = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"}
     assert features.check("avif")
-    rows = [row for row in _manifest(assets) if "upright_size" in row and row["expected"] == "decodes" and row["format"] in ours]
+    rows = [
+        row
+        for row in _manifest(assets)
+        if "upright_size" in row and row["expected"] == "decodes" and row["format"] in ours
+    ]
 
     wrong = [
         (row["file"], outcomes[row["file"]], row["upright_size"])

@@ -22,7 +22,9 @@ from image_analyzer.prices import Price, estimate_usd, find_price, image_tokens
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/responses")
 
 
-def _status_error(kind: type[openai.APIStatusError], status: int, code: str = "", **headers: str) -> openai.APIStatusError:
+def _status_error(
+    kind: type[openai.APIStatusError], status: int, code: str = "", **headers: str
+) -> openai.APIStatusError:
     response = httpx2.Response(status, request=REQUEST, headers=headers)
     body = {"code": code, "param": None}
     takes_message = "message" in inspect.signature(kind).parameters

@@ -59,7 +59,9 @@ def test_the_first_label_is_among_what_people_saw(model: LiteRTModel, assets: Pa
 
 def test_scores_are_probabilities_and_batches_change_nothing(model: LiteRTModel) -> None:
     """Scores of a picture sum to one, and are the same alone and in company."""
-    inputs = np.stack([preprocess(paint(colour, (300, 200)), model.preprocessing) for colour in ("red", "blue", "green")])
+    inputs = np.stack(
+        [preprocess(paint(colour, (300, 200)), model.preprocessing) for colour in ("red", "blue", "green")]
+    )
 
     together = model.predict(inputs)
 

@@ -8,7 +8,10 @@ from image_analyzer.records import ContentKey
 
 def test_run_ids_give_plain_distinct_folder_names() -> None:
     """Airflow's run ids hold `:` and `+`; two that differ only there still get two folders."""
-    one, two = run_folder_name("manual__2026-01-01T00:00:00+00:00"), run_folder_name("manual__2026-01-01T00:00:00-00:00")
+    one, two = (
+        run_folder_name("manual__2026-01-01T00:00:00+00:00"),
+        run_folder_name("manual__2026-01-01T00:00:00-00:00"),
+    )
 
     assert one != two
     assert not set(one) & set(":+ /")

@@ -122,9 +122,15 @@ def test_a_rejected_caption_needs_review() -> None:
 def test_the_sheet_escapes_text_and_shows_no_hint() -> None:
     """Other people's text cannot become markup, and the private label is not on the page."""
     hint = Hint(sha256="aa", model="m", labels=(Label(label="sombrero", score=0.9),))
-    row = make_rows(_manifest(), [_facts()], [hint], [CaptionRow(uri=URI, language="en", receipt=_receipt("en"))], "m")[0]
+    row = make_rows(_manifest(), [_facts()], [hint], [CaptionRow(uri=URI, language="en", receipt=_receipt("en"))], "m")[
+        0
+    ]
     columns = {name.upper(): value for name, value in row.model_dump().items()}
-    columns |= {"GPT_SUMMARY": '<script>alert("x")</script>', "FILE_NAME": "<b>.jpg", "REJECTED_CAPTION": "rejected-text"}
+    columns |= {
+        "GPT_SUMMARY": '<script>alert("x")</script>',
+        "FILE_NAME": "<b>.jpg",
+        "REJECTED_CAPTION": "rejected-text",
+    }
     report = RunReport(
         run_id="r", listed=1, images=1, batches=1, merge=None, by_status={}, calls=0, cost_usd=0, seconds_by_step={},
         problems=("<i>",), notes=(),

@@ -283,5 +283,5 @@ def connect_arguments(
     arguments |= {"login_timeout": 30, "network_timeout": 300}
     if host:
         # An emulator has a certificate of its own, which no authority can be asked about.
-        arguments |= {"host": host, "port": port, "insecure_mode": True}
+        arguments |= {"host": host, "port": port, "disable_ocsp_checks": True}
     return arguments

@@ -138,6 +138,9 @@ class Stack:
             "SNOWFLAKE_HOST": "localhost",
             "SNOWFLAKE_PORT": str(ports["snowflake"]),
             "REQUESTS_CA_BUNDLE": str(self.folder / "tls" / "bundle.pem"),
+            # Clients that look for a cloud around them would ask addresses outside this machine.
+            "SNOWFLAKE_DISABLE_PLATFORM_DETECTION": "true",
+            "AWS_EC2_METADATA_DISABLED": "true",
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
             "AIRFLOW_CONN_SNOWFLAKE_DEFAULT": json.dumps(snowflake),
         }

@@ -1,0 +1,146 @@
+"""The DAG as Airflow sees it, and the rules every task keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from image_analyzer.errors import ConfigurationError, FatalError, QualityError, RetryableError
+from image_analyzer.settings import PROJECT_ROOT
+
+
+@pytest.fixture(scope="module")
+def dag(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The parsed DAG."""
+    os.environ |= {
+        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
+        "S3_BUCKET": "images",
+    }
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(PROJECT_ROOT / "dags"))
+    assert bag.import_errors == {}
+    assert {"caption_images"} == set(bag.dags)
+    return bag.dags["caption_images"]
+
+
+def test_the_edges_are_the_designs(dag: Any) -> None:
+    """Sense, discover, the mapped group, merge, check, report: these tasks and these edges."""
+    assert {
+        "sense": {"discover"},
+        "discover": {"batch.prepare"},
+        "batch.prepare": {"batch.hint"},
+        "batch.hint": {"batch.caption"},
+        "batch.caption": {"merge"},
+        "merge": {"check", "report"},
+        "check": {"report"},
+        "report": set(),
+    } == {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
+
+
+def test_one_run_at_a_time_and_none_of_the_past(dag: Any) -> None:
+    """Two runs never merge at once, and unpausing does not start a hundred."""
+    assert (dag.max_active_runs, dag.catchup) == (1, False)
+    assert "0 2 * * *" in repr(dag.timetable)
+    assert dag.doc_md
+    assert dag.tags
+
+
+def test_every_task_has_a_timeout_retries_and_a_policy(dag: Any) -> None:
+    """No task hangs for ever, none is tried without end."""
+    for task in dag.tasks:
+        assert isinstance(task.execution_timeout, timedelta), task.task_id
+        assert 1 <= task.retries <= 5, task.task_id
+        assert type(task.retry_policy).__name__ == "RetryByKind", task.task_id
+        assert task.owner == "image-analyzer"
+
+
+def test_pools_that_are_used_are_declared(dag: Any) -> None:
+    """A task in a pool that set-up does not import would never start."""
+    declared = set(json.loads((PROJECT_ROOT / "include" / "pools.json").read_text())) | {"default_pool"}
+
+    assert {task.pool for task in dag.tasks} == declared
+    assert {"hint_model", "openai"} < declared
+
+
+def test_the_end_runs_whatever_happened(dag: Any) -> None:
+    """Merge and report wait for all and need no success: what can be saved is saved, and the run says what failed."""
+    rules = {task.task_id: str(task.trigger_rule.value) for task in dag.tasks}
+
+    assert (rules["merge"], rules["report"]) == ("all_done", "all_done")
+    assert [task.task_id for task in dag.tasks if task.outlets] == ["merge"]
+    assert [task.task_id for task in dag.leaves] == ["report"]
+
+
+def test_parameters_are_typed(dag: Any) -> None:
+    """A wrong parameter is refused when the run is triggered."""
+    params = dag.params
+    assert {"prefix", "languages", "limit", "steps", "dry_run"} == set(params)
+    for name, wrong in [("limit", 0), ("steps", "everything"), ("dry_run", "yes"), ("languages", "en")]:
+        with pytest.raises(Exception, match="Failed validating"):
+            params.get_param(name).resolve(wrong)
+
+
+def test_the_dag_survives_serialisation(dag: Any) -> None:
+    """The scheduler works on the serialised form, which must be complete."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    again = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+
+    assert {task.task_id for task in dag.tasks} == set(again.task_dict)
+
+
+def test_parsing_loads_nothing_heavy(tmp_path: Path) -> None:
+    """Parsing happens every half minute: no model, no client of the outside is imported for it."""
+    code = (
+        "import sys; from airflow.dag_processing.dagbag import DagBag; bag = DagBag(sys.argv[1]); assert not bag.import_errors, "
+        "bag.import_errors; print([m for m in ('tensorflow', 'openai', 'snowflake.connector', 'boto3', 'ai_edge_litert', "
+        "'PIL', 'py3langid', 'icu4py') if m in sys.modules])"
+    )
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "S3_BUCKET": "images"}
+    output = subprocess.check_output(
+        [sys.executable, "-c", code, str(PROJECT_ROOT / "dags")], env=environment, text=True
+    )
+
+    assert output.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("error", "action", "delay"),
+    [
+        (RetryableError("later", retry_after_s=200), "retry", timedelta(seconds=200)),
+        (RetryableError("soon", retry_after_s=0), "retry", timedelta(seconds=5)),
+        (RetryableError("some time"), "retry", None),
+        (FatalError("no"), "fail", None),
+        (ConfigurationError("no"), "fail", None),
+        (QualityError("no"), "fail", None),
+        (RuntimeError("a bug"), "default", None),
+    ],
+)
+def test_retries_follow_the_kind_of_error(dag: Any, error: Exception, action: str, delay: timedelta | None) -> None:
+    """What can be mended by time is retried after the pause that was asked for; the rest ends at once."""
+    decision = dag.get_task("merge").retry_policy.evaluate(error, 1, 3)
+
+    assert (action, delay) == (decision.action.value, decision.retry_delay)
+
+
+def test_errors_no_retry_can_mend_fail_the_task_at_once(dag: Any) -> None:
+    """They become Airflow's own way to say so, with the message; retryable ones pass through."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from image_analyzer_airflow import airflow_errors
+
+    with pytest.raises(AirflowFailException, match="check the key"), airflow_errors():
+        raise FatalError("check the key")
+    with pytest.raises(RetryableError), airflow_errors():
+        raise RetryableError("later")

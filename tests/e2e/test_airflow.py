@@ -1,0 +1,189 @@
+"""The whole DAG under Airflow on the embedded stack: the same DAG, SQL and clients as production."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Night, paint, photograph
+from pipeline import Pipeline, numbered
+
+from image_analyzer.errors import FatalError
+from image_analyzer.local.airflow import LocalAirflow
+from image_analyzer.local.openai_server import API_KEY
+from image_analyzer.local.stack import SECRET_KEY, control_openai
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Airflow home, set up once for this file."""
+    folder = tmp_path_factory.mktemp("airflow")
+    LocalAirflow(folder, {}).set_up()
+    return folder
+
+
+class AirflowNight(Pipeline):
+    """A night that Airflow runs."""
+
+    def __init__(self, night: Night, home: Path) -> None:
+        super().__init__(night)
+        self.home, self.log = home, home / f"{night.environment['SNOWFLAKE_SCHEMA']}.log"
+        connection = json.loads(night.environment["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"])
+        connection["schema"] = night.environment["SNOWFLAKE_SCHEMA"]
+        night.environment["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"] = json.dumps(connection)
+        self.airflow = LocalAirflow(home, night.environment)
+
+    def run_dag(self, **params: Any) -> dict[str, set[str]]:
+        """Run the DAG once; return the states of its tasks by task id. A red run raises FatalError."""
+        try:
+            for _ in self.airflow.test_dag(json.dumps(params), self.log):
+                pass
+        finally:
+            self.states = self._states()
+        return self.states
+
+    def _states(self) -> dict[str, set[str]]:
+        with sqlite3.connect(self.home / "airflow.db") as database:
+            rows = database.execute(
+                "SELECT task_id, state FROM task_instance WHERE run_id ="
+                " (SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1)"
+            ).fetchall()
+        states: dict[str, set[str]] = {}
+        for task_id, state in rows:
+            states.setdefault(task_id, set()).add(state)
+        return states
+
+
+@pytest.fixture
+def make_airflow_night(make_night: Callable[..., Night], home: Path) -> Callable[..., AirflowNight]:
+    """Make a night that Airflow runs; failed tasks are tried again at once."""
+    return lambda **changes: AirflowNight(make_night(**{"RETRY_DELAY_S": "0", "BATCH_SIZE": "2", **changes}), home)
+
+
+def test_two_nights(make_airflow_night: Callable[..., AirflowNight]) -> None:
+    """A night of several batches with a bad file and a copy is green; the next finds nothing, calls nobody, changes no row."""
+    night = make_airflow_night(CAPTION_LANGUAGES="en,fr")
+    cat = photograph("chelsea.png")
+    night.land(cat__jpg=cat, copy__jpg=cat, red__jpg=paint("red"), bad__jpg=cat[:2000], drawing__svg=b"<svg/>")
+
+    assert {("success",)} == {tuple(states) for states in night.run_dag().values()}
+    before = night.rows()
+    assert {"cat.jpg": "ok", "copy.jpg": "ok", "red.jpg": "ok", "bad.jpg": "failed", "drawing.svg": "skipped"} == {
+        name: row["STATUS"] for name, row in before.items()
+    }
+    assert 4 == len(night.night.calls())
+    log = night.log.read_text()
+    assert not [
+        secret for secret in (API_KEY, SECRET_KEY, "data:image", before["cat.jpg"]["GPT_SUMMARY"]) if secret in log
+    ]
+
+    states = night.run_dag()
+
+    assert ({"skipped"}, {"skipped"}, {"success"}) == (states["batch.caption"], states["merge"], states["report"])
+    assert (before, 4) == (night.rows(), len(night.night.calls()))
+
+
+def test_a_red_run_saves_what_it_can(make_airflow_night: Callable[..., AirflowNight]) -> None:
+    """The key is revoked half-way: the run is red after the paid captions were merged; the next pays for the rest only."""
+    night = make_airflow_night(OPENAI_CONCURRENCY="1")
+    night.land(**numbered(6))
+    night.night.order({"kind": "invalid_key", "times": 100, "language": "fr"})
+
+    with pytest.raises(FatalError):
+        night.run_dag(languages=["en", "fr"])
+
+    assert ({"failed"}, {"success"}, {"failed"}) == tuple(night.states[t] for t in ("batch.caption", "merge", "report"))
+    rows = [*night.rows("en").values(), *night.rows("fr").values()]
+    assert 12 == len(rows)
+    saved = Counter(row["STATUS"] for row in rows)
+    assert {"ok", "pending"} == set(saved)
+    paid = sum(not call["fault"] for call in night.night.calls())
+    assert saved["ok"] == paid
+
+    control_openai(night.night.base_url, "reset", {})
+    night.run_dag(languages=["en", "fr"])
+
+    assert 12 - paid == len(night.night.calls())
+    assert {"ok"} == {row["STATUS"] for language in ("en", "fr") for row in night.rows(language).values()}
+
+
+def test_every_batch_fails_and_nothing_is_lost(make_airflow_night: Callable[..., AirflowNight]) -> None:
+    """The server is down for the whole night: retries are used up, every picture is a row, the run is red."""
+    night = make_airflow_night(OPENAI_MAX_ATTEMPTS="1")
+    night.land(**numbered(3))
+    night.night.order({"kind": "server_error", "times": 10_000})
+
+    with pytest.raises(FatalError):
+        night.run_dag()
+
+    assert ({"failed"}, {"success"}, {"success"}, {"failed"}) == tuple(
+        night.states[t] for t in ("batch.caption", "merge", "check", "report")
+    )
+    assert {"caption_unavailable"} == {row["ERROR_CODE"] for row in night.rows().values()}
+    assert 3 == len(night.rows())
+    assert 3 * 6 == len(night.night.calls())  # one try and five retries of each, no more
+
+
+def test_a_night_of_bad_files_is_green(make_airflow_night: Callable[..., AirflowNight]) -> None:
+    """A bad picture is a row, also when all are bad; nobody is asked for a caption."""
+    night = make_airflow_night()
+    night.land(a__jpg=b"", b__jpg=b"\xff\xd8\xff junk", c__svg=b"<svg/>")
+
+    night.run_dag()
+
+    assert {"failed", "skipped"} == {row["STATUS"] for row in night.rows().values()}
+    assert [] == night.night.calls()
+
+
+def test_parameters_of_a_manual_run(make_airflow_night: Callable[..., AirflowNight]) -> None:
+    """A dry run plans and does nothing else; a run for metadata asks for no caption."""
+    night = make_airflow_night()
+    night.land(**numbered(3))
+
+    night.run_dag(dry_run=True)
+    assert {} == night.rows()
+    assert '"images":3' in night.log.read_text()
+
+    night.run_dag(steps="metadata", limit=2)
+    assert [("pending", "off")] * 2 == [(row["STATUS"], row["HINT_MODEL"]) for row in night.rows().values()]
+    assert [] == night.night.calls()
+
+
+def test_a_live_scheduler_defers_and_resumes(make_airflow_night: Callable[..., AirflowNight], tmp_path: Path) -> None:
+    """Under scheduler and triggerer, a run that finds nothing waits without a slot, and goes on when a picture lands."""
+    from image_analyzer.local.stack import _free_ports
+
+    night = make_airflow_night(
+        SENSE_TIMEOUT_S="120", SENSE_POLL_S="1", AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False"
+    )
+    (port,) = _free_ports(1)
+    airflow = LocalAirflow(tmp_path / "airflow", night.night.environment, port)
+    airflow.set_up()
+    airflow.start()
+    try:
+        airflow.run(["backfill", "create", "--dag-id", "caption_images", "--from-date", "2026-11-01T02:00:00",
+                     "--to-date", "2026-11-01T02:00:00"], night.log)  # fmt: skip
+        night.home = tmp_path / "airflow"
+        _wait_for(lambda: night._states().get("sense") == {"deferred"})
+        night.land(late__jpg=paint("red"))
+        _wait_for(lambda: night._states().get("report") == {"success"})
+    finally:
+        airflow.stop()
+
+    assert {"late.jpg": "ok"} == {name: row["STATUS"] for name, row in night.rows().items()}
+    assert not airflow.is_running()
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.5)
