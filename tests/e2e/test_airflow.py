@@ -159,12 +159,12 @@ def test_parameters_of_a_manual_run(make_airflow_night: Callable[..., AirflowNig
 
 def test_a_live_scheduler_defers_and_resumes(make_airflow_night: Callable[..., AirflowNight], tmp_path: Path) -> None:
     """Under scheduler and triggerer, a run that finds nothing waits without a slot, and goes on when a picture lands."""
-    from image_analyzer.local.stack import _free_ports
+    from image_analyzer.local.stack import free_ports
 
     night = make_airflow_night(
         SENSE_TIMEOUT_S="120", SENSE_POLL_S="1", AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False"
     )
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     airflow = LocalAirflow(tmp_path / "airflow", night.night.environment, port)
     airflow.set_up()
     airflow.start()

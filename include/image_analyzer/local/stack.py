@@ -70,7 +70,7 @@ class Stack:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         certificate, key = self._certificate()
         # All ports are chosen at once: a server that was just started may not hold its port yet.
-        *s3_ports, snowflake_port, openai_port = _free_ports(len(_WEED_PORTS) + 2)
+        *s3_ports, snowflake_port, openai_port = free_ports(len(_WEED_PORTS) + 2)
         services: list[Service] = []
         try:
             services.append(self._start_s3(s3_ports))
@@ -263,7 +263,7 @@ def _write_certificate(certificate: Path, key: Path) -> None:
     certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports nobody listens on, nor on each port + 10,000, which SeaweedFS takes for gRPC."""
     found: list[int] = []
     with contextlib.ExitStack() as held:
