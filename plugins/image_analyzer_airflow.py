@@ -113,13 +113,15 @@ def _snowflake_connect(connection: Connection, settings: Settings) -> Callable[[
     """
     from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 
+    from image_analyzer.clients.snowflake_warehouse import SESSION_PARAMETERS
+
     extra = connection.extra_dejson
     fallbacks = {
         "database": None if extra.get("database") else settings.snowflake_database,
         "schema": None if connection.schema else settings.snowflake_schema,
         "warehouse": None if extra.get("warehouse") else settings.snowflake_warehouse,
     }
-    session = {**(extra.get("session_parameters") or {}), "QUERY_TAG": "image-analyzer", "TIMEZONE": "UTC"}
+    session = {**(extra.get("session_parameters") or {}), **SESSION_PARAMETERS}
     hook = SnowflakeHook(
         snowflake_conn_id=settings.snowflake_conn_id,
         session_parameters=session,

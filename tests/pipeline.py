@@ -67,14 +67,14 @@ class Pipeline:
         """Return the address of an object that was landed."""
         return f"s3://{self.settings.s3_bucket}/{self.settings.s3_prefix}{name}"
 
-    def run(self, settings: Settings | None = None, *, tries: int = 1, **wanted: Any) -> RunReport:
-        """Run one night; `tries` is how often a failing caption step is tried."""
+    def run(self, settings: Settings | None = None, *, tries: int = 1, run_id: str = "", **wanted: Any) -> RunReport:
+        """Run one night; `tries` is how often a failing step is tried."""
         settings = settings or self.settings
         self._nights += 1
         self.errors = {}
         work = wiring.make_work_area(settings)
         request = RunRequest(
-            run_id=f"night-{self._nights}",
+            run_id=run_id or f"night-{self._nights}",
             bucket=settings.s3_bucket,
             prefix=settings.s3_prefix,
             **{"languages": settings.caption_languages, **wanted},
@@ -84,11 +84,9 @@ class Pipeline:
             plan = plan.model_copy(update={"batches": ()})
         for batch in plan.batches:
             try:
-                prepare(self.store, batch.uri, wiring.prepare_options(settings))
-                hint(self.store, batch.uri, *wiring.make_hint_model(settings))
-                self._caption(settings, batch.uri, tries)
+                self._batch(settings, batch.uri, tries)
             except ImageAnalyzerError as error:
-                self.errors[batch.batch_id] = error
+                self.errors[batch.batch_id[:10]] = error
         outcome = merge(self.store, self.warehouse, plan)
         passed = True
         try:
@@ -102,16 +100,24 @@ class Pipeline:
             self.errors["report"] = error
         return summary
 
-    def _caption(self, settings: Settings, manifest_uri: str, tries: int) -> None:
-        for left in reversed(range(tries)):
+    def _batch(self, settings: Settings, manifest_uri: str, tries: int) -> None:
+        def try_caption() -> None:
             captioner, ledger = wiring.make_captioner(settings), wiring.make_ledger(settings, self.store)
-            try:
-                caption(self.store, self.warehouse, ledger, manifest_uri, captioner, wiring.caption_options(settings))
-            except ImageAnalyzerError:
-                if not left:
-                    raise
-            else:
-                return
+            caption(self.store, self.warehouse, ledger, manifest_uri, captioner, wiring.caption_options(settings))
+
+        steps = [
+            lambda: prepare(self.store, manifest_uri, wiring.prepare_options(settings)),
+            lambda: hint(self.store, manifest_uri, *wiring.make_hint_model(settings)),
+            try_caption,
+        ]
+        for step in steps:
+            for left in reversed(range(tries)):
+                try:
+                    step()
+                    break
+                except ImageAnalyzerError:
+                    if not left:
+                        raise
 
     def rows(self, language: str = "en") -> dict[str, dict[str, Any]]:
         """Return the table's rows of one language, by file name."""

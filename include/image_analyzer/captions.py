@@ -150,13 +150,18 @@ def make_receipt(key: ContentKey, answer: CaptionAnswer, violations: Sequence[Vi
     )
 
 
-def rejected_receipt(key: ContentKey, error: ItemError, payer: Payer) -> Receipt:
-    """Return the receipt of a request that the server will never answer, such as a picture its policy forbids."""
+def rejected_receipt(key: ContentKey, error: ItemError, first: CaptionAnswer | None, payer: Payer) -> Receipt:
+    """Return the receipt of a request that the server will never answer, such as a picture its policy forbids.
+
+    Args:
+        first: An answer that was paid for before that.
+    """
+    asked = Usage(input_tokens=0, output_tokens=0, cost_usd=0.0, attempts=1)
     return Receipt(
         key=key,
         caption=None,
         error_code=ErrorCode(error.code),
         error_message=str(error),
-        usage=Usage(input_tokens=0, output_tokens=0, cost_usd=0.0, attempts=1),
+        usage=add_usage(first.usage, asked) if first else asked,
         **payer._asdict(),
     )

@@ -25,9 +25,10 @@ from image_analyzer.languages import parse_languages
 from image_analyzer.ports import ObjectStore, Warehouse
 from image_analyzer.records import Manifest, ManifestEntry, ResultRow, RunRequest, Steps
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
-from image_analyzer.steps.caption import Ledger, caption
+from image_analyzer.steps.caption import caption
 from image_analyzer.steps.discover import discover
 from image_analyzer.steps.hint import hint
+from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.merge import read_rows
 from image_analyzer.steps.prepare import prepare
 from image_analyzer.workarea import WorkArea
@@ -95,7 +96,7 @@ def _ledger(settings: Settings) -> Ledger:
     if settings.s3_bucket:
         return wiring.make_ledger(settings, wiring.make_store(settings))
     local: ObjectStore = FolderStore(settings.local_stack_dir / "ledger")
-    return Ledger(local, WorkArea("s3://local/adhoc"))
+    return Ledger(local, WorkArea("s3://local/adhoc"), wiring.stale_claim_s(settings))
 
 
 def _warehouse(settings: Settings) -> Warehouse | None:

@@ -31,9 +31,9 @@ _QUOTED = regex.compile(
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー]+")
 _HAS_LETTER = regex.compile(r"[\p{L}\p{N}]")
 _HARD_STOP = regex.compile(r"[。．！？؟۔।॥។፧።։]")
-_ENDING = regex.compile(r"[.!?;…]+[\"'”’»)\]]*\s+(?=[^\s])")
+_ENDING = regex.compile(r"[.!?;…]+[\"'”’»)\]]*\s+(?=[^\s])|(?<=\p{Ll})\.(?=\p{Lu}\p{L}*\s)")
 _ABBREVIATION = regex.compile(
-    r"(?:^|[\s(])(?:\p{L}|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|No|Nr|vs|etc|ca|bzw|usw|Sra?|Srta|Mme|Mlle|M|ул|г|т|см|tzn|np|ok|dr|prof|Hr|Fr)$"
+    r"(?:^|[\s(.])(?:\p{L}|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|No|Nr|vs|etc|ca|bzw|usw|Sra?|Srta|Mme|Mlle|M|ул|г|т|см|tzn|np|ok|dr|prof|Hr|Fr)$"
 )
 _ORDINAL_LANGUAGES = frozenset({"de", "pl", "sv", "tr"})
 _SCRIPT_OF = {
@@ -91,7 +91,7 @@ def check_caption(text: str, language_code: str) -> list[Violation]:
         found.append(Violation(code="multi_sentence", message=f"you wrote {sentences} sentences instead of one"))
     if words > MAX_WORDS:
         found.append(Violation(code="too_long", message=f"you wrote {words} words instead of at most {MAX_WORDS}"))
-    if "\n" in stripped:
+    if regex.search(r"[\r\n\u2028\u2029]", stripped):
         found.append(Violation(code="newline", message="the caption has a line break"))
     terminators = language(language_code).terminators
     if terminators and not regex.search(rf"[{regex.escape(terminators)}][\"'”’»)\]]*$", stripped):
@@ -112,7 +112,9 @@ def _sentence_ends(masked: str, language_code: str) -> list[int]:
     ends = [match.end() for match in _HARD_STOP.finditer(masked)]
     for match in _ENDING.finditer(masked):
         before, mark, after = masked[: match.start()], match.group().strip()[0], masked[match.end()]
-        if mark == ";" or after.islower():  # "Yahoo! mugs", "3 p.m. on"
+        if mark == ";" or (
+            after.islower() and (mark != "." or match.group().startswith(".."))
+        ):  # "Yahoo! mugs", "so ... on"
             continue
         if mark == "." and _ABBREVIATION.search(before):
             continue

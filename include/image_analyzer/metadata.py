@@ -149,8 +149,6 @@ def _orientation(image: Image.Image) -> int:
 
 def _frames(image: Image.Image) -> int:
     """Return the number of frames; 1 where counting fails: the first one was decoded."""
-    if image.format == "MPO":
-        return 1
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception:

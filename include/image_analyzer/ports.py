@@ -50,6 +50,14 @@ class ObjectStore(Protocol):
         """Write a file of ours whole, replacing an earlier one."""
         ...
 
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write a file of ours if there is none; of several at once only one is told True."""
+        ...
+
+    def delete(self, uri: str) -> None:
+        """Delete a file of ours; none there is fine."""
+        ...
+
 
 class HintModel(Protocol):
     """A trained network that labels thumbnails."""

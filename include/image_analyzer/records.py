@@ -43,6 +43,8 @@ class ErrorCode(StrEnum):
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
     OBJECT_DELETED = "object_deleted"
+    OBJECT_ARCHIVED = "object_archived"
+    ACCESS_DENIED = "access_denied"
     STORE_UNAVAILABLE = "store_unavailable"
     BATCH_LOST = "batch_lost"
     NOT_CAPTIONED = "not_captioned"
@@ -54,8 +56,16 @@ class ErrorCode(StrEnum):
 
 # The pipeline's fault, not the picture's: the run is red and the next run tries again.
 PIPELINE_FAULTS = frozenset(
-    {ErrorCode.STORE_UNAVAILABLE, ErrorCode.BATCH_LOST, ErrorCode.NOT_CAPTIONED, ErrorCode.CAPTION_UNAVAILABLE}
+    {
+        ErrorCode.STORE_UNAVAILABLE,
+        ErrorCode.ACCESS_DENIED,
+        ErrorCode.BATCH_LOST,
+        ErrorCode.NOT_CAPTIONED,
+        ErrorCode.CAPTION_UNAVAILABLE,
+    }
 )
+# Tried again, too, but nobody's fault: the run is green.
+TRIED_AGAIN = PIPELINE_FAULTS | {ErrorCode.OBJECT_ARCHIVED}
 
 
 class Origin(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -41,9 +41,7 @@ class ImageDetail(StrEnum):
 class Settings(BaseSettings):
     """All settings, validated once. Secrets are `SecretStr`: they do not print."""
 
-    model_config = SettingsConfigDict(
-        env_file=PROJECT_ROOT / ".env", extra="ignore", frozen=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_file=PROJECT_ROOT / ".env", extra="ignore", frozen=True)
 
     # Images in S3
     s3_bucket: str = Field("", description="Bucket that images land in.")
@@ -136,6 +134,12 @@ class Settings(BaseSettings):
 
     # The embedded stack
     local_stack_dir: Path = Field(PROJECT_ROOT / ".local", description="Data and logs of the embedded stack.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_default(cls, values: Any) -> Any:
+        # Here and not by `env_ignore_empty`: an empty variable must win over a line of `.env`.
+        return {name: value for name, value in values.items() if value != ""} if isinstance(values, dict) else values
 
     @field_validator("s3_prefix")
     @classmethod

@@ -12,8 +12,9 @@ from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse, conne
 from image_analyzer.ports import Captioner, HintModel, ObjectStore
 from image_analyzer.prices import Price, find_price
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
-from image_analyzer.steps.caption import CaptionOptions, Ledger
+from image_analyzer.steps.caption import CaptionOptions
 from image_analyzer.steps.discover import PlanOptions
+from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.prepare import PrepareOptions
 from image_analyzer.workarea import WorkArea
 
@@ -72,7 +73,12 @@ def make_work_area(settings: Settings) -> WorkArea:
 
 def make_ledger(settings: Settings, store: ObjectStore) -> Ledger:
     """Return where paid answers are kept, in the work prefix of `store`."""
-    return Ledger(store, make_work_area(settings))
+    return Ledger(store, make_work_area(settings), stale_claim_s(settings))
+
+
+def stale_claim_s(settings: Settings) -> float:
+    """Return how long one question can take at most, all tries and pauses included."""
+    return settings.openai_timeout_s * settings.openai_max_attempts * 2 + 120
 
 
 def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Captioner:

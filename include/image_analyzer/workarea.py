@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 
@@ -75,6 +76,14 @@ def plan_batches(
 def make_manifests(run_id: str, steps: Steps, batches: Sequence[tuple[ManifestEntry, ...]]) -> tuple[Manifest, ...]:
     """Return the night's manifests; the same batches give the same batch ids."""
     return tuple(
-        Manifest(run_id=run_id, batch_id=f"batch-{index:04d}", steps=steps, entries=batch)
+        Manifest(run_id=run_id, batch_id=f"batch-{index:04d}-{_digest(batch)}", steps=steps, entries=batch)
         for index, batch in enumerate(batches)
     )
+
+
+def _digest(entries: Sequence[ManifestEntry]) -> str:
+    """Return a word for these objects and languages: another plan of the same run never writes over their files."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(f"{entry.object.uri}\0{entry.object.etag}\0{','.join(entry.languages)}\n".encode())
+    return digest.hexdigest()[:8]

@@ -1,6 +1,6 @@
 -- Purpose: which staged objects lack a row, in which languages, and what is known of the same version of them.
 -- Grain:   one row per object that lacks something; same version means same ETag and same Last-Modified.
--- Binds:   languages (JSON array), want_captions, want_hints, replace_offline
+-- Binds:   languages, tried_again (error codes), both JSON arrays; want_captions, want_hints, replace_offline
 -- Caller:  Warehouse.select_missing
 WITH LISTING AS (
     SELECT
@@ -18,24 +18,34 @@ WANTED AS (
     FROM (SELECT PARSE_JSON(%(languages)s) AS LANGUAGES) AS ASKED, LATERAL FLATTEN(INPUT => ASKED.LANGUAGES) AS ITEM
 ),
 
+AGAIN AS (
+    SELECT ITEM.VALUE::VARCHAR AS CODE
+    FROM (SELECT PARSE_JSON(%(tried_again)s) AS CODES) AS ASKED, LATERAL FLATTEN(INPUT => ASKED.CODES) AS ITEM
+),
+
 -- A pipeline's fault is tried again; a picture's fault is final until the picture changes.
 DONE AS (
     SELECT
-        IMAGE_URI,
-        LANGUAGE,
-        ETAG,
-        LAST_MODIFIED_AT
-    FROM IMAGE_RESULTS
+        R.IMAGE_URI,
+        R.LANGUAGE,
+        R.ETAG,
+        R.LAST_MODIFIED_AT
+    FROM IMAGE_RESULTS AS R
+    LEFT JOIN AGAIN
+        ON R.ERROR_CODE = AGAIN.CODE
     WHERE
-        REVIEW_STATUS IS NOT NULL
-        OR (
-            STATUS IN ('ok', 'needs_review', 'skipped')
-            AND NOT (%(replace_offline)s AND COALESCE(CAPTION_ORIGIN, '') = 'offline')
+        (
+            R.REVIEW_STATUS IS NOT NULL
+            AND NOT (R.REVIEW_STATUS = 'picture_changed' AND R.PROPOSED_CAPTION IS NULL AND AGAIN.CODE IS NOT NULL)
         )
-        OR (STATUS = 'failed' AND ERROR_CODE NOT IN ('store_unavailable', 'batch_lost', 'caption_unavailable'))
         OR (
-            STATUS = 'pending' AND NOT %(want_captions)s
-            AND (NOT %(want_hints)s OR COALESCE(HINT_MODEL, 'off') <> 'off')
+            R.STATUS IN ('ok', 'needs_review', 'skipped') AND AGAIN.CODE IS NULL AND R.REVIEW_STATUS IS NULL
+            AND NOT (%(replace_offline)s AND COALESCE(R.CAPTION_ORIGIN, '') = 'offline')
+        )
+        OR (R.STATUS = 'failed' AND AGAIN.CODE IS NULL)
+        OR (
+            R.STATUS = 'pending' AND NOT %(want_captions)s
+            AND (NOT %(want_hints)s OR COALESCE(R.HINT_MODEL, 'off') <> 'off')
         )
 ),
 

@@ -1,5 +1,6 @@
 -- Purpose: the typed, unique source of the MERGE: what changed or is new among the staged documents.
--- Grain:   one row per image address and language; the last staged one wins where two say the same key.
+-- Grain:   one row per image address and language; of two with one key the newer object wins.
+-- Binds:   tried_again (JSON array of error codes that time may mend)
 -- Re-run:  safe, a temporary table of the session.
 -- Caller:  Warehouse.merge
 CREATE OR REPLACE TEMPORARY TABLE RUN_ROWS AS
@@ -46,12 +47,32 @@ WITH TYPED AS (
         DOC:run_id::VARCHAR AS RUN_ID
     FROM (SELECT PARSE_JSON(ROW_JSON) AS DOC FROM RUN_STAGE) AS STAGED
     QUALIFY ROW_NUMBER() OVER (PARTITION BY IMAGE_URI, LANGUAGE ORDER BY LAST_MODIFIED_AT DESC, ROW_HASH ASC) = 1
+),
+
+AGAIN AS (
+    SELECT ITEM.VALUE::VARCHAR AS CODE
+    FROM (SELECT PARSE_JSON(%(tried_again)s) AS CODES) AS ASKED, LATERAL FLATTEN(INPUT => ASKED.CODES) AS ITEM
 )
 
 SELECT
     TYPED.*,
-    CURRENT_TIMESTAMP() AS WRITTEN_AT
+    CURRENT_TIMESTAMP() AS WRITTEN_AT,
+    -- What was read is settled; a fault that time may mend says nothing about the picture.
+    (TYPED.SHA256 IS NOT NULL OR AGAIN.CODE IS NULL) AS SETTLED
 FROM TYPED
+LEFT JOIN AGAIN
+    ON TYPED.ERROR_CODE = AGAIN.CODE
 LEFT JOIN IMAGE_RESULTS AS OLD
     ON TYPED.IMAGE_URI = OLD.IMAGE_URI AND TYPED.LANGUAGE = OLD.LANGUAGE
-WHERE OLD.ROW_HASH IS NULL OR OLD.ROW_HASH <> TYPED.ROW_HASH
+WHERE
+    OLD.ROW_HASH IS NULL
+    OR (
+        OLD.ROW_HASH <> TYPED.ROW_HASH
+        -- A published caption is not taken down because tonight's run could not make one: the old row stays, and is tried again.
+        AND NOT (
+            OLD.STATUS = 'ok'
+            AND TYPED.GPT_SUMMARY IS NULL
+            AND (TYPED.ERROR_CODE IS NULL OR AGAIN.CODE IS NOT NULL)
+            AND (TYPED.SHA256 IS NULL OR TYPED.SHA256 = OLD.SHA256)
+        )
+    )

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ import pytest
 from conftest import Night, paint, photograph
 from pipeline import Pipeline, numbered
 
+from image_analyzer import wiring
 from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.records import ContentKey, RunRequest
+from image_analyzer.steps.caption import caption
+from image_analyzer.steps.discover import discover
+from image_analyzer.steps.ledger import Ledger
+from image_analyzer.steps.merge import merge
+from image_analyzer.steps.prepare import prepare
 
 BOTH_STYLES = pytest.mark.parametrize("style", ["responses", "chat"])
 
@@ -76,7 +84,9 @@ def test_what_breaks_it_twice_waits_for_review(pipeline: Pipeline, kind: str, co
     assert (0, 2, {}) == (pipeline.run().images, len(pipeline.night.calls()), pipeline.errors)
 
 
-@pytest.mark.parametrize("kind", ["server_error", "rate_limit", "timeout", "junk_body", "drop_connection"])
+@pytest.mark.parametrize(
+    "kind", ["server_error", "rate_limit", "timeout", "junk_body", "junk_shape", "drop_connection"]
+)
 def test_a_passing_fault_is_tried_again(pipeline: Pipeline, kind: str) -> None:
     """One fault costs one more request, which the row counts."""
     pipeline.land(a__jpg=paint("red"))
@@ -201,7 +211,7 @@ def test_a_killed_process_pays_again_for_what_was_under_way_only(
         "from image_analyzer import wiring\nfrom image_analyzer.settings import settings\n"
         "from image_analyzer.records import RunRequest\nfrom image_analyzer.steps import caption, discover, hint, prepare\n"
         "s = settings(); store = wiring.make_store(s); w = wiring.make_warehouse(s); area = wiring.make_work_area(s)\n"
-        "r = RunRequest(run_id='killed', bucket=s.s3_bucket, prefix=s.s3_prefix, languages=s.caption_languages)\n"
+        "r = RunRequest(run_id='the-night', bucket=s.s3_bucket, prefix=s.s3_prefix, languages=s.caption_languages)\n"
         "plan = discover.discover(store, w, area, r, wiring.plan_options(s))\n"
         "uri = plan.batches[0].uri\n"
         "prepare.prepare(store, uri, wiring.prepare_options(s)); hint.hint(store, uri, None, 'off')\n"
@@ -216,7 +226,7 @@ def test_a_killed_process_pays_again_for_what_was_under_way_only(
     before = len(pipeline.night.calls())
     assert before >= 25
 
-    summary = pipeline.run()
+    summary = pipeline.run(run_id="the-night")
 
     asked = Counter(call["image_sha256"] for call in pipeline.night.calls())
     assert ({"ok": 60}, 60) == (summary.by_status, len(asked))
@@ -224,9 +234,68 @@ def test_a_killed_process_pays_again_for_what_was_under_way_only(
     assert before < 60
 
 
+def test_a_first_answer_survives_a_second_that_does_not_come(pipeline: Pipeline) -> None:
+    """The answer that broke the contract is paid: a retry goes on from it and asks for the correction alone."""
+    pipeline.land(cat__jpg=photograph("chelsea.png"))
+    pipeline.night.order({"kind": "two_sentences"}, {"kind": "server_error", "times": 2})
+    summary = pipeline.run(pipeline.night.settings(openai_max_attempts=1), tries=3)
+
+    texts = ["Your last answer was" in call["text"] for call in pipeline.night.calls()]
+    assert ([False, True, True, True], {"ok": 1}) == (texts, summary.by_status)
+    assert 2 == pipeline.rows()["cat.jpg"]["ATTEMPTS"]
+
+
+def test_copies_in_many_batches_are_paid_for_once(make_night: Callable[..., Night]) -> None:
+    """Batches that run at the same time and hold the same bytes agree on one payer."""
+    pipeline = Pipeline(make_night(latency_s=0.5))
+    red = paint("red")
+    pipeline.land(**{f"n{index:02d}__jpg": red for index in range(12)})
+    settings = pipeline.night.settings(batch_size=3)
+    work, options = wiring.make_work_area(settings), wiring.caption_options(settings)
+    request = RunRequest(run_id="r", bucket="images", prefix=settings.s3_prefix, languages=("en",))
+    plan = discover(pipeline.store, pipeline.warehouse, work, request, wiring.plan_options(settings))
+    for batch in plan.batches:
+        prepare(pipeline.store, batch.uri, wiring.prepare_options(settings))
+
+    def ask(uri: str) -> None:
+        captioner, ledger = wiring.make_captioner(settings), wiring.make_ledger(settings, pipeline.store)
+        caption(pipeline.store, pipeline.warehouse, ledger, uri, captioner, options)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, [batch.uri for batch in plan.batches]))
+    merge(pipeline.store, pipeline.warehouse, plan)
+
+    assert (4, 1) == (len(plan.batches), len(pipeline.night.calls()))
+    assert Counter({"reused": 11, "model": 1}) == Counter(row["CAPTION_ORIGIN"] for row in pipeline.rows().values())
+
+
+def test_the_claim_of_a_dead_process_is_taken_over(pipeline: Pipeline) -> None:
+    """Another batch's claim is waited for until it is too old to be alive; the own one is taken up at once."""
+    key = ContentKey(sha256="aa", language="en", prompt_version="1", model="m", detail="high")
+    work = wiring.make_work_area(pipeline.settings)
+    fresh, stale = (Ledger(pipeline.store, work, seconds) for seconds in (60, 0))
+
+    assert fresh.claim(key, "run/dead")
+    assert fresh.claim(key, "run/other") is None
+    assert fresh.claim(key, "run/dead")
+    assert stale.claim(key, "run/other")
+
+
+def test_a_wrong_key_does_not_take_offline_captions_down(make_night: Callable[..., Night]) -> None:
+    """Offline captions are to be replaced, the key turns out wrong: they stay published, and the run is red."""
+    pipeline = Pipeline(make_night())
+    pipeline.land(a__jpg=paint("red"), b__jpg=paint("blue"))
+    pipeline.run(pipeline.night.settings(caption_backend="offline"))
+    before = pipeline.rows()
+
+    pipeline.run(pipeline.night.settings(openai_api_key="sk-wrong"))
+
+    assert "report" in pipeline.errors
+    assert before == pipeline.rows()
+
+
 def test_an_answer_that_cannot_be_kept_stops_the_asking(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the ledger cannot be written, what was answered goes into the batch's file and no more is asked."""
-    from image_analyzer.steps.caption import Ledger
 
     def fail(*_: Any) -> None:
         raise RetryableError("the ledger is full (ordered by the test)")

@@ -287,6 +287,27 @@ def test_refused_by_the_store_is_fatal(pipeline: Pipeline) -> None:
         list(wiring.make_store(pipeline.settings).list_objects("no-such-bucket", ""))
 
 
+def test_a_second_try_of_prepare_reads_no_original_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare dies after two thirds of its objects; the retry reads the others, and what was being read."""
+    from image_analyzer.errors import FatalError
+    from image_analyzer.steps import prepare as module
+
+    monkeypatch.setattr(module, "_KEEP_EVERY", 5)
+    pipeline.land(**numbered(30))
+
+    def die_once(key: str) -> None:
+        if key.endswith("n0020.png") and pipeline.store.opened.count(key) == 1:
+            raise FatalError("killed (ordered by the test)")
+
+    pipeline.store.before_open = die_once
+    pipeline.run(pipeline.night.settings(prepare_threads=1), tries=2)
+
+    assert {} == pipeline.errors
+    assert {"ok"} == {row["STATUS"] for row in pipeline.rows().values()}
+    # Each once, but for those since the last keeping, and one that a thread had begun.
+    assert 30 <= len(pipeline.store.opened) <= 30 + 5 + 2
+
+
 def test_a_read_that_breaks_is_read_again_and_then_waits(pipeline: Pipeline) -> None:
     """One broken read costs nothing; a lasting one is a row that the next night tries again, and a red run."""
     pipeline.land(once__jpg=paint("red"), always__jpg=paint("blue"))

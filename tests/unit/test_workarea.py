@@ -42,10 +42,14 @@ def test_no_object_is_lost_and_the_plan_fits(etags: list[int], size: int, most: 
 
 
 def test_batch_ids_depend_on_the_plan_alone() -> None:
-    """A discover that runs again names the same batches, so that it overwrites its files."""
+    """A discover that runs again on the same objects names the same batches; on others it writes over nothing."""
     _, batches = plan_batches([_entry(f"k{i}") for i in range(5)], 2, 1000)
 
     ids = [manifest.batch_id for manifest in make_manifests("run", Steps.CAPTIONS, batches)]
 
-    assert ["batch-0000", "batch-0001", "batch-0002"] == ids
+    again = [manifest.batch_id for manifest in make_manifests("run", Steps.CAPTIONS, batches)]
+    other = make_manifests("run", Steps.CAPTIONS, [(_entry("other"),)])
+    assert ["batch-0000", "batch-0001", "batch-0002"] == [name[:10] for name in ids]
+    assert ids == again
+    assert other[0].batch_id not in ids
     assert sibling_uri("s3://b/runs/r/batch-0000/manifest.json", "x") == "s3://b/runs/r/batch-0000/x"

@@ -55,6 +55,21 @@ class FolderStore:
         fresh.write_bytes(content)
         fresh.replace(path)
 
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write a file if there is none."""
+        path = self._path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, uri: str) -> None:
+        """Delete a file; none there is fine."""
+        self._path(uri).unlink(missing_ok=True)
+
     def _path(self, uri: str) -> Path:
         return self._folder.joinpath(*parse_s3_uri(uri))
 

@@ -214,7 +214,8 @@ def map_error(error: Exception, model: str) -> Exception:
         return RetryableError(f"OpenAI: unexpected status {error.status_code}")
     if isinstance(error, json.JSONDecodeError | openai.APIError):
         return RetryableError("OpenAI: the answer is not what the API promises")
-    return error
+    # A body of another shape makes the client or our reading of it fail in many ways.
+    return RetryableError(f"OpenAI: the answer cannot be read ({type(error).__name__})")
 
 
 def _map_bad_request(error: Any) -> Exception:

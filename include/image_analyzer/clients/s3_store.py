@@ -14,7 +14,12 @@ from image_analyzer.records import ErrorCode, ObjectRef
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+# S3's code for one object -> ours. A key of its own or another owner may close one object and no other.
+_OBJECT_CODES = {
+    "NoSuchKey": (ErrorCode.OBJECT_DELETED, "deleted after it was listed"),
+    "AccessDenied": (ErrorCode.ACCESS_DENIED, "S3 refuses this object: check its owner, its KMS key and our policy"),
+    "InvalidObjectState": (ErrorCode.OBJECT_ARCHIVED, "archived: restore the object, then the next run reads it"),
+}
 _FATAL = frozenset(
     {
         "AccessDenied",
@@ -56,10 +61,7 @@ class S3Store:
     def open_object(self, bucket: str, key: str) -> Iterator[OpenObject]:
         """Open the current version; what it is (ETag, size, time) comes from the same answer as its bytes."""
         with _mapped_errors(f"s3://{bucket}/{key}"):
-            try:
-                answer = self._client.get_object(Bucket=bucket, Key=key)
-            except self._client.exceptions.NoSuchKey:
-                raise ItemError(ErrorCode.OBJECT_DELETED, "deleted after it was listed") from None
+            answer = self._get(bucket, key)
             ref = ObjectRef(
                 bucket=bucket,
                 key=key,
@@ -71,6 +73,18 @@ class S3Store:
                 yield OpenObject(ref, cast("Any", answer["Body"]))
             finally:
                 answer["Body"].close()
+
+    def _get(self, bucket: str, key: str) -> Any:
+        """Ask for one object; a refusal that may be about this object alone is an `ItemError`."""
+        from botocore.exceptions import ClientError
+
+        try:
+            return self._client.get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            code = _OBJECT_CODES.get(str(error.response.get("Error", {}).get("Code", "")))
+            if code is None:
+                raise
+            raise ItemError(*code) from None
 
     def read(self, uri: str) -> bytes | None:
         """Return a file of ours; None if it is not there."""
@@ -86,6 +100,27 @@ class S3Store:
         bucket, key = parse_s3_uri(uri)
         with _mapped_errors(uri):
             self._client.put_object(Bucket=bucket, Key=key, Body=content, ContentType=content_type)
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write a file of ours if there is none, by a conditional PUT."""
+        from botocore.exceptions import ClientError
+
+        bucket, key = parse_s3_uri(uri)
+        with _mapped_errors(uri):
+            try:
+                self._client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+            except ClientError as error:
+                # 412: it is there; 409: somebody else is writing it right now.
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+                    return False
+                raise
+            return True
+
+    def delete(self, uri: str) -> None:
+        """Delete a file of ours; none there is fine."""
+        bucket, key = parse_s3_uri(uri)
+        with _mapped_errors(uri):
+            self._client.delete_object(Bucket=bucket, Key=key)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
 from image_analyzer.ports import DiscoverQuery
 from image_analyzer.records import (
+    TRIED_AGAIN,
     CheckOutcome,
     ContentKey,
     ErrorCode,
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
     from snowflake.connector.cursor import SnowflakeCursor
 
 Connect = Callable[[], "SnowflakeConnection"]
+# A statement that hangs is ended by the server, whichever way the session was opened.
+SESSION_PARAMETERS = {"QUERY_TAG": "image-analyzer", "TIMEZONE": "UTC", "STATEMENT_TIMEOUT_IN_SECONDS": 1800}
 _STAGE_CHUNK = 20_000
 _MOST_OFFENDERS = 20
 # Connector's number -> not worth a retry: signing in, a missing object, a missing privilege, SQL that does not compile.
-_FATAL_ERRNOS = frozenset({250001, 390100, 390144, 390114, 390422, 2003, 2043, 3001, 1003, 904})
+_FATAL_ERRNOS = frozenset({390100, 390144, 390114, 390422, 2003, 2043, 3001, 1003, 904})
+_TRIED_AGAIN = json.dumps(sorted(TRIED_AGAIN))
 _Item = TypeVar("_Item")
 
 
@@ -70,6 +74,7 @@ class SnowflakeWarehouse:
                 statement("select_missing"),
                 {
                     "languages": json.dumps(query.languages),
+                    "tried_again": _TRIED_AGAIN,
                     "want_captions": query.steps is Steps.CAPTIONS,
                     "want_hints": query.steps is Steps.HINTS,
                     "replace_offline": query.replace_offline,
@@ -97,7 +102,7 @@ class SnowflakeWarehouse:
             staged = _stage(cursor, (row.model_dump(mode="json") for batch in batches for row in batch))
             if staged == 0:
                 return MergeReport(staged=0, inserted=0, updated=0)
-            cursor.execute(statement("stage_rows"))
+            cursor.execute(statement("stage_rows"), {"tried_again": _TRIED_AGAIN})
             cursor.execute("BEGIN")
             try:
                 cursor.execute(statement("insert_history"))
@@ -279,7 +284,7 @@ def connect_arguments(
         "schema": schema,
     }
     arguments: dict[str, Any] = {name: value for name, value in given.items() if value}
-    arguments["session_parameters"] = {"QUERY_TAG": "image-analyzer", "TIMEZONE": "UTC"}
+    arguments["session_parameters"] = dict(SESSION_PARAMETERS)
     arguments |= {"login_timeout": 30, "network_timeout": 300}
     if host:
         # An emulator has a certificate of its own, which no authority can be asked about.

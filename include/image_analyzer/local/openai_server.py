@@ -30,7 +30,7 @@ from image_analyzer.prices import image_tokens
 
 API_KEY = "sk-local-test-server"
 FAULTS = (
-    "rate_limit", "insufficient_quota", "server_error", "timeout", "drop_connection", "junk_body", "invalid_key",
+    "rate_limit", "insufficient_quota", "server_error", "timeout", "drop_connection", "junk_body", "junk_shape", "invalid_key",
     "model_gone", "content_policy", "refusal", "truncated_json", "two_sentences", "too_long", "wrong_language",
 )  # fmt: skip
 _CHARACTERS_PER_TOKEN = 4
@@ -156,6 +156,8 @@ async def _fault_response(kind: str | None, fault: dict[str, Any], model: str) -
         await asyncio.sleep(float(fault.get("seconds", 5)))
     if kind == "junk_body":
         return Response("<html>gateway</html>", media_type="application/json")
+    if kind == "junk_shape":
+        return JSONResponse({"object": "something else", "choices": [], "output": None, "usage": None})
     if kind == "drop_connection":
         raise ConnectionResetError("ordered by a test")
     return None

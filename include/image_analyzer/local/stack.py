@@ -28,6 +28,13 @@ _START_TIMEOUT_S = 60.0
 _WEED_PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "s3.port.iceberg", "s3.port.lance", "admin.port")
 
 
+_NOT_FROM_PRODUCTION = (
+    "S3_PREFIX", "WORK_URI", "AWS_SESSION_TOKEN", "AWS_CONN_ID", "SNOWFLAKE_CONN_ID", "SNOWFLAKE_PRIVATE_KEY_FILE",
+    "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", "SNOWFLAKE_AUTHENTICATOR", "SNOWFLAKE_TOKEN", "SNOWFLAKE_ROLE",
+    "SNOWFLAKE_WAREHOUSE", "SNOWFLAKE_DATABASE", "SNOWFLAKE_SCHEMA",
+)  # fmt: skip
+
+
 class Service(NamedTuple):
     """One running server."""
 
@@ -127,6 +134,8 @@ class Stack:
             },
         }
         return {
+            # What a `.env` for production says must not reach the stack; an empty value means the default.
+            **dict.fromkeys(_NOT_FROM_PRODUCTION, ""),
             "S3_BUCKET": BUCKET,
             "S3_ENDPOINT_URL": s3_url,
             "AWS_REGION": "us-east-1",

@@ -1,4 +1,4 @@
-"""Asks for the captions of a batch, each content once, and stores every answer the moment it arrives."""
+"""Asks for the captions of a batch, each content once, and keeps every answer the moment it arrives."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from image_analyzer.captions import (
     PROMPT_VERSION,
+    CaptionAnswer,
     CaptionRequest,
     Payer,
     add_usage,
@@ -19,9 +19,8 @@ from image_analyzer.captions import (
     make_receipt,
     rejected_receipt,
 )
-from image_analyzer.errors import FatalError, ImageAnalyzerError, ItemError, RetryableError
+from image_analyzer.errors import ImageAnalyzerError, ItemError, RetryableError
 from image_analyzer.hints import strong_label
-from image_analyzer.keys import ledger_path
 from image_analyzer.ports import Captioner, ObjectStore, Warehouse
 from image_analyzer.records import (
     BatchReport,
@@ -35,11 +34,10 @@ from image_analyzer.records import (
     Steps,
 )
 from image_analyzer.steps.batchfiles import CAPTIONS, BatchFiles, with_progress
+from image_analyzer.steps.ledger import Claim, Ledger
 from image_analyzer.thumbnails import read_pack
-from image_analyzer.workarea import WorkArea
 
 log = logging.getLogger(__name__)
-_LEDGER_THREADS = 16
 
 
 class CaptionOptions(Record):
@@ -47,11 +45,13 @@ class CaptionOptions(Record):
 
     Attributes:
         give_up_after: So many failures in a row without one answer end the step: the server is down.
+        look_again_s: Pause before looking again for a caption that another batch is asking for.
     """
 
     hint_min_score: float
     concurrency: int
     give_up_after: int = 20
+    look_again_s: float = 2.0
 
 
 class Question(NamedTuple):
@@ -60,27 +60,6 @@ class Question(NamedTuple):
     key: ContentKey
     paid_by_uri: str
     hint: str | None
-
-
-class Ledger:
-    """Receipts by content key, one small file each, written before anything else happens with an answer."""
-
-    def __init__(self, store: ObjectStore, work: WorkArea) -> None:
-        self._store, self._work = store, work
-
-    def find(self, keys: Iterable[ContentKey]) -> dict[ContentKey, Receipt]:
-        """Return the receipts that exist."""
-        keys = list(keys)
-        with ThreadPoolExecutor(_LEDGER_THREADS, thread_name_prefix="ledger") as pool:
-            contents = pool.map(lambda key: self._store.read(self._uri(key)), keys)
-            return {k: Receipt.model_validate_json(c) for k, c in zip(keys, contents, strict=True) if c is not None}
-
-    def store(self, receipt: Receipt) -> None:
-        """Keep a receipt."""
-        self._store.write(self._uri(receipt.key), receipt.model_dump_json().encode(), "application/json")
-
-    def _uri(self, key: ContentKey) -> str:
-        return self._work.ledger_uri(ledger_path(key))
 
 
 def caption(
@@ -110,9 +89,9 @@ def caption(
     questions = _make_questions(manifest, metadata, files, captioner, options)
     receipts = _find_known(warehouse, ledger, questions) if captioner.paid else {}
     thumbnails = dict(read_pack(files.thumbnails() or b"")) if questions else {}
-    asking = _Asking(captioner, ledger if captioner.paid else None, thumbnails, options, manifest.run_id)
+    asking = _Asking(captioner, ledger if captioner.paid else None, thumbnails, options, manifest)
     open_questions = [q for q in questions if q.key not in receipts]
-    asyncio.run(asking.ask_all(open_questions, manifest.batch_id))
+    asyncio.run(asking.ask_all(open_questions))
     receipts |= asking.receipts
 
     rows = list(_make_rows(manifest, metadata, receipts, asking.failures, captioner))
@@ -187,23 +166,25 @@ class _Asking:
         ledger: Ledger | None,
         thumbnails: Mapping[str, bytes],
         options: CaptionOptions,
-        run_id: str,
+        manifest: Manifest,
     ) -> None:
         self.receipts: dict[ContentKey, Receipt] = {}
         self.failures: dict[ContentKey, RetryableError] = {}
         self._captioner, self._ledger, self._thumbnails, self._options = captioner, ledger, thumbnails, options
-        self._run_id = run_id
+        self._run_id, self._batch_id = manifest.run_id, manifest.batch_id
+        self._held_by_others: list[Question] = []
         self._failed_in_a_row = 0
-        self._stop: ImageAnalyzerError | None = None
+        self._stop: Exception | None = None
 
-    async def ask_all(self, questions: Sequence[Question], batch_id: str) -> None:
-        """Ask all questions, `concurrency` at once."""
-        progress = with_progress("caption", batch_id, questions, len(questions))
-        workers = min(self._options.concurrency, len(questions))
+    async def ask_all(self, questions: Sequence[Question]) -> None:
+        """Ask all questions, `concurrency` at once; last those that another process was asking at first."""
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(workers):
-                    group.create_task(self._work(progress))
+            await self._work_off(with_progress("caption", self._batch_id, questions, len(questions)), len(questions))
+            while self._held_by_others and self._stop is None:
+                held, self._held_by_others = self._held_by_others, []
+                log.info("%s waits for %d captions that another batch is asking for", self._batch_id, len(held))
+                await asyncio.sleep(self._options.look_again_s)
+                await self._work_off(iter(held), len(held))
         finally:
             await self._captioner.aclose()
 
@@ -215,17 +196,25 @@ class _Asking:
             first = next(iter(self.failures.values()))
             raise RetryableError(f"{len(self.failures)} captions have no answer yet; the first: {first}")
 
+    async def _work_off(self, questions: Iterator[Question], count: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._options.concurrency, count)):
+                group.create_task(self._work(questions))
+
     async def _work(self, questions: Iterator[Question]) -> None:
         for question in questions:
             if self._stop is not None:
                 return
             try:
-                receipt = await self._answer(question)
-            except FatalError as error:
-                self._stop = error
+                receipt = await self._settle(question)
             except RetryableError as error:
                 self._note_failure(question, error)
+            except Exception as error:  # noqa: BLE001 - raised by raise_problem; now it would cancel paid requests under way
+                self._stop = error
             else:
+                if receipt is None:
+                    self._held_by_others.append(question)
+                    continue
                 self.receipts[question.key] = receipt
                 self._failed_in_a_row = 0
 
@@ -235,36 +224,57 @@ class _Asking:
         if error.retry_after_s is not None or self._failed_in_a_row >= self._options.give_up_after:
             self._stop = error
 
-    async def _answer(self, question: Question) -> Receipt:
-        """Ask once, and once more where the contract is broken; store the receipt before anything can fail."""
-        key = question.key
-        payer = Payer(self._captioner.origin, question.paid_by_uri, self._run_id)
-        request = CaptionRequest(key=key, thumbnail=self._thumbnails[key.sha256], hint=question.hint)
-        problem: ImageAnalyzerError | None = None
+    async def _settle(self, question: Question) -> Receipt | None:
+        """Return the receipt of a question: found, or paid for now; None while another process is asking."""
+        if self._ledger is None:
+            answer = await self._captioner.caption(self._request(question))
+            return self._receipt(question, answer)
+        found = await asyncio.to_thread(self._ledger.read, question.key)
+        if found is not None:
+            return found
+        claim = await asyncio.to_thread(self._ledger.claim, question.key, f"{self._run_id}/{self._batch_id}")
+        if claim is None:
+            return None
+        # Between looking and claiming another may have stored its receipt and let its claim go.
+        found = await asyncio.to_thread(self._ledger.read, question.key)
+        if found is not None:
+            await asyncio.to_thread(self._ledger.release, question.key, claim, None)
+            return found
+        receipt = await self._pay(question, claim, self._ledger)
         try:
-            answer = await self._captioner.caption(request)
-        except ItemError as error:
-            receipt = rejected_receipt(key, error, payer)
-        else:
-            violations = judge(answer, key.language)
-            if violations and self._captioner.paid:
+            await asyncio.to_thread(self._ledger.store, receipt)
+        except ImageAnalyzerError as error:  # the answer goes into the batch's file; ask for no more
+            self._stop = error
+        return receipt
+
+    async def _pay(self, question: Question, claim: Claim, ledger: Ledger) -> Receipt:
+        """Ask, and once more where the contract is broken. What is paid is kept before anything else can fail."""
+        request, answer = self._request(question), claim.answer
+        try:
+            if answer is None:
+                answer = await self._captioner.caption(request)
+            violations = judge(answer, question.key.language)
+            if violations:
+                await asyncio.to_thread(ledger.keep_answer, question.key, claim, answer)
                 complaints = tuple(violation.message for violation in violations)
                 again = request.model_copy(update={"previous": answer.text, "complaints": complaints})
-                try:
-                    second = await self._captioner.caption(again)
-                except ImageAnalyzerError as error:  # the first answer is paid: keep it for review
-                    problem = error if isinstance(error, FatalError) else None
-                else:
-                    answer = second.model_copy(update={"usage": add_usage(answer.usage, second.usage)})
-                    violations = judge(answer, key.language)
-            receipt = make_receipt(key, answer, violations, payer)
-        try:
-            if self._ledger is not None:
-                await asyncio.to_thread(self._ledger.store, receipt)
-        except ImageAnalyzerError as error:  # the answer goes into the batch's file; ask for no more
-            problem = error
-        self._stop = problem or self._stop
-        return receipt
+                second = await self._captioner.caption(again)
+                answer = second.model_copy(update={"usage": add_usage(answer.usage, second.usage)})
+        except ItemError as error:
+            return rejected_receipt(question.key, error, answer, self._payer(question))
+        except BaseException:
+            await asyncio.to_thread(ledger.release, question.key, claim, answer)
+            raise
+        return self._receipt(question, answer)
+
+    def _request(self, question: Question) -> CaptionRequest:
+        return CaptionRequest(key=question.key, thumbnail=self._thumbnails[question.key.sha256], hint=question.hint)
+
+    def _receipt(self, question: Question, answer: CaptionAnswer) -> Receipt:
+        return make_receipt(question.key, answer, judge(answer, question.key.language), self._payer(question))
+
+    def _payer(self, question: Question) -> Payer:
+        return Payer(self._captioner.origin, question.paid_by_uri, self._run_id)
 
 
 def _make_rows(

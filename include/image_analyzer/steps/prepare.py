@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -16,13 +16,15 @@ from typing import BinaryIO, NamedTuple
 from image_analyzer.errors import ItemError, RetryableError
 from image_analyzer.metadata import decode, decoder_errors, open_image, sniff_mime
 from image_analyzer.ports import ObjectStore
-from image_analyzer.records import BatchReport, ErrorCode, ImageMetadata, ManifestEntry, ObjectRef, Record
-from image_analyzer.steps.batchfiles import THUMBNAILS, BatchFiles, with_progress
+from image_analyzer.records import TRIED_AGAIN, BatchReport, ErrorCode, ImageMetadata, ManifestEntry, ObjectRef, Record
+from image_analyzer.steps.batchfiles import METADATA, THUMBNAILS, BatchFiles, with_progress
 from image_analyzer.thumbnails import paint_thumbnail, read_pack, thumbnail_uri, write_pack
 
 log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 18
 _READ_TRIES = 3
+# Finished work is kept after so many objects: a killed task loses no more than these.
+_KEEP_EVERY = 50
 # A picture above this is decoded alone, so that memory stays bounded however many threads there are.
 _LARGE_PIXELS = 25_000_000
 _large_picture = threading.Lock()
@@ -54,20 +56,43 @@ def prepare(store: ObjectStore, manifest_uri: str, options: PrepareOptions) -> B
     started = time.monotonic()
     files = BatchFiles(store, manifest_uri)
     manifest = files.manifest()
-    known = _read_known_thumbnails(store, manifest.entries)
-    work = partial(prepare_object, store, files.uri(THUMBNAILS), options, known)
+    done = _read_earlier_try(files)
+    todo = [entry for entry in manifest.entries if entry.object.uri not in done]
+    work = partial(prepare_object, store, files.uri(THUMBNAILS), options, _read_known_thumbnails(store, todo))
+    originals = 0
     with ThreadPoolExecutor(options.threads, thread_name_prefix="prepare") as pool:
-        outcomes = pool.map(work, manifest.entries)
-        done = list(with_progress("prepare", manifest.batch_id, outcomes, len(manifest.entries)))
-    files.write_pack(write_pack((o.metadata.sha256 or "", o.thumbnail) for o in done if o.thumbnail is not None))
-    files.write_lines("metadata.jsonl", (outcome.metadata for outcome in done))
-    counts = Counter(str(outcome.metadata.error_code or "ok") for outcome in done)
-    counts["originals_read"] = sum(outcome.read_original for outcome in done)
+        outcomes = with_progress("prepare", manifest.batch_id, pool.map(work, todo), len(todo))
+        for count, outcome in enumerate(outcomes, start=1):
+            done[outcome.metadata.uri] = outcome
+            originals += outcome.read_original
+            if count % _KEEP_EVERY == 0:
+                _keep(files, done)
+    _keep(files, done)
+    counts = Counter(str(outcome.metadata.error_code or "ok") for outcome in done.values())
+    counts["originals_read"] = originals
     report = BatchReport(
         batch_id=manifest.batch_id, step="prepare", counts=dict(counts), seconds=round(time.monotonic() - started, 3)
     )
     files.write_report(report)
     return report
+
+
+def _keep(files: BatchFiles, done: Mapping[str, Prepared]) -> None:
+    """Write what is done so far; the pack first, since a row promises its thumbnail."""
+    files.write_pack(
+        write_pack((o.metadata.sha256 or "", o.thumbnail) for o in done.values() if o.thumbnail is not None)
+    )
+    files.write_lines(METADATA, (outcome.metadata for outcome in done.values()))
+
+
+def _read_earlier_try(files: BatchFiles) -> dict[str, Prepared]:
+    """Return what an earlier try of this very task kept, so that a retry reads no original again."""
+    rows = [row for row in files.metadata() if row.error_code not in TRIED_AGAIN]
+    if not rows:
+        return {}
+    thumbnails = dict(read_pack(files.thumbnails() or write_pack(())))
+    prepared = (Prepared(row, thumbnails.get(row.sha256 or ""), read_original=False) for row in rows)
+    return {p.metadata.uri: p for p in prepared if p.thumbnail is not None or p.metadata.error_code is not None}
 
 
 def prepare_object(

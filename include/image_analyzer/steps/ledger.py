@@ -1,0 +1,105 @@
+"""The ledger: who is asking for a content now, and the receipt of every answer. One small file each.
+
+A claim is written before a request is paid for and says who asks; a receipt is written the moment there is an answer. Of
+several processes that want the same content one gets the claim, the others wait for its receipt. A process that is
+killed leaves its claim: the same batch takes it up again at once, anybody else after a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from pydantic import AwareDatetime
+
+from image_analyzer.captions import CaptionAnswer
+from image_analyzer.keys import ledger_path
+from image_analyzer.ports import ObjectStore
+from image_analyzer.records import ContentKey, Receipt, Record
+from image_analyzer.workarea import WorkArea
+
+_THREADS = 16
+
+
+class Claim(Record):
+    """Who asks for a content.
+
+    Attributes:
+        owner: Run and batch; a retry of the same task has the same.
+        answer: A first answer that broke the contract. It is paid: whoever takes the claim up goes on from it.
+        released: Nobody asks any more; the claim is kept for its answer.
+    """
+
+    owner: str
+    at: AwareDatetime
+    answer: CaptionAnswer | None = None
+    released: bool = False
+
+
+class Ledger:
+    """Claims and receipts below the work prefix.
+
+    Args:
+        stale_after_s: A claim of another owner that is older counts as left by a dead process.
+    """
+
+    def __init__(self, store: ObjectStore, work: WorkArea, stale_after_s: float) -> None:
+        self._store, self._work, self._stale_after_s = store, work, stale_after_s
+
+    def find(self, keys: Iterable[ContentKey]) -> dict[ContentKey, Receipt]:
+        """Return the receipts that exist."""
+        keys = list(keys)
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="ledger") as pool:
+            found = pool.map(self.read, keys)
+            return {key: receipt for key, receipt in zip(keys, found, strict=True) if receipt is not None}
+
+    def read(self, key: ContentKey) -> Receipt | None:
+        """Return the receipt of one content."""
+        content = self._store.read(self._uri(key))
+        return Receipt.model_validate_json(content) if content else None
+
+    def claim(self, key: ContentKey, owner: str) -> Claim | None:
+        """Claim a content for asking.
+
+        Returns:
+            The claim, with what an earlier holder was answered; None while somebody else is asking.
+        """
+        mine = Claim(owner=owner, at=datetime.now(UTC))
+        uri = self._claim_uri(key)
+        if self._store.create(uri, mine.model_dump_json().encode()):
+            return mine
+        content = self._store.read(uri)
+        if content is None:  # given up between the two calls
+            return mine if self._store.create(uri, mine.model_dump_json().encode()) else None
+        other = Claim.model_validate_json(content)
+        age_s = (mine.at - other.at).total_seconds()
+        if other.owner != owner and not other.released and age_s < self._stale_after_s:
+            return None
+        taken = mine.model_copy(update={"answer": other.answer})
+        self._store.write(uri, taken.model_dump_json().encode(), "application/json")
+        return taken
+
+    def keep_answer(self, key: ContentKey, claim: Claim, answer: CaptionAnswer) -> None:
+        """Keep a paid answer that is not the last word."""
+        kept = claim.model_copy(update={"answer": answer})
+        self._store.write(self._claim_uri(key), kept.model_dump_json().encode(), "application/json")
+
+    def release(self, key: ContentKey, claim: Claim, answer: CaptionAnswer | None) -> None:
+        """Give a claim up without a receipt, so that nobody waits for it."""
+        if answer is None:
+            self._store.delete(self._claim_uri(key))
+            return
+        kept = claim.model_copy(update={"answer": answer, "released": True})
+        self._store.write(self._claim_uri(key), kept.model_dump_json().encode(), "application/json")
+
+    def store(self, receipt: Receipt) -> None:
+        """Keep a receipt, then let the claim go."""
+        self._store.write(self._uri(receipt.key), receipt.model_dump_json().encode(), "application/json")
+        self._store.delete(self._claim_uri(receipt.key))
+
+    def _uri(self, key: ContentKey) -> str:
+        return self._work.ledger_uri(ledger_path(key))
+
+    def _claim_uri(self, key: ContentKey) -> str:
+        return f"{self._uri(key)}.claim"

@@ -1,0 +1,111 @@
+"""The folder and the real S3 client keep the same contract; S3's errors are named by what to do about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.stub import Stubber
+from conftest import Night
+
+from image_analyzer import wiring
+from image_analyzer.clients.folder_store import FolderStore
+from image_analyzer.clients.s3_store import S3Store, make_client
+from image_analyzer.errors import FatalError, ItemError, RetryableError
+from image_analyzer.ports import ObjectStore
+from image_analyzer.records import ErrorCode
+
+KEYS = ["a b.jpg", "ünï/çødé 猫.png", "plus+and%20percent&amp;.jpg", "deep/er/x.JPG"]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, make_night: Callable[..., Night]) -> tuple[ObjectStore, str]:
+    """A store and a prefix of one's own."""
+    night = make_night()
+    if request.param == "folder":
+        return FolderStore(tmp_path), "p/"
+    return wiring.make_store(night.settings()), night.settings().s3_prefix
+
+
+def test_what_is_written_is_listed_and_read(place: tuple[ObjectStore, str]) -> None:
+    """Awkward keys survive; the listing is in key order and tells size and ETag; other prefixes are not in it."""
+    store, prefix = place
+    for number, key in enumerate(KEYS):
+        store.write(f"s3://images/{prefix}{key}", b"x" * number, "image/jpeg")
+    store.write(f"s3://images/other-{prefix}z.jpg", b"", "image/jpeg")
+
+    listed = list(store.list_objects("images", prefix))
+
+    assert sorted(prefix + key for key in KEYS) == [obj.key for obj in listed]
+    assert {prefix + key: number for number, key in enumerate(KEYS)} == {obj.key: obj.size_bytes for obj in listed}
+    assert all(obj.etag and '"' not in obj.etag and obj.last_modified_at.tzinfo for obj in listed)
+    assert b"xxx" == store.read(f"s3://images/{prefix}{KEYS[3]}")
+
+
+def test_an_open_object_is_what_the_listing_says(place: tuple[ObjectStore, str]) -> None:
+    """Reference and bytes of a read belong together, and to the listing while nothing changes."""
+    store, prefix = place
+    store.write(f"s3://images/{prefix}a.jpg", b"content", "image/jpeg")
+    (listed,) = store.list_objects("images", prefix)
+
+    with store.open_object("images", listed.key) as (ref, body):
+        assert (listed, b"content") == (ref, body.read())
+
+
+def test_what_is_not_there(place: tuple[ObjectStore, str]) -> None:
+    """A file of ours is None, an original is an ItemError, deleting is fine."""
+    store, prefix = place
+    store.delete(f"s3://images/{prefix}nothing")
+
+    assert store.read(f"s3://images/{prefix}nothing") is None
+    with pytest.raises(ItemError) as caught, store.open_object("images", f"{prefix}nothing"):
+        pass
+    assert ErrorCode.OBJECT_DELETED == caught.value.code
+
+
+def test_one_of_many_creates(place: tuple[ObjectStore, str]) -> None:
+    """Of eight that create the same file at once, one is told so, and its content stays."""
+    store, prefix = place
+    uri = f"s3://images/{prefix}claim"
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda name: store.create(uri, name), [bytes([65 + i]) for i in range(8)]))
+
+    assert 1 == sum(told)
+    assert bytes([65 + told.index(True)]) == store.read(uri)
+    store.delete(uri)
+    assert store.create(uri, b"again")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("AccessDenied", 403, ItemError),
+        ("InvalidObjectState", 403, ItemError),
+        ("NoSuchKey", 404, ItemError),
+        ("InvalidAccessKeyId", 403, FatalError),
+        ("ExpiredToken", 400, FatalError),
+        ("SlowDown", 503, RetryableError),
+        ("InternalError", 500, RetryableError),
+    ],
+)
+def test_each_answer_of_s3_has_its_kind(code: str, status: int, expected: type[Exception]) -> None:
+    """One closed object is its own fault; a wrong key stops; a busy server is asked again."""
+    client: Any = make_client(region="us-east-1", access_key_id="k", secret_access_key="very-secret")
+    with Stubber(client) as stub:
+        stub.add_client_error("get_object", code, http_status_code=status)
+        with pytest.raises(expected) as caught, S3Store(client).open_object("b", "k"):
+            pass
+
+    assert "very-secret" not in str(caught.value)
+
+
+def test_a_listing_that_is_refused_is_fatal() -> None:
+    """Without the right to list there is no night."""
+    client: Any = make_client(region="us-east-1", access_key_id="k", secret_access_key="s")
+    with Stubber(client) as stub:
+        stub.add_client_error("list_objects_v2", "AccessDenied", http_status_code=403)
+        with pytest.raises(FatalError, match="AccessDenied"):
+            list(S3Store(client).list_objects("b", "p"))
