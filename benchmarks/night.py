@@ -51,27 +51,32 @@ def land(settings: Settings, sources: list[bytes], count: int) -> None:
 class Night:
     """Runs the DAG once and watches it."""
 
-    def __init__(self, airflow: LocalAirflow) -> None:
+    def __init__(self, airflow: LocalAirflow, known: set[str]) -> None:
         self._airflow = airflow
         self.peak_bytes: dict[str, int] = defaultdict(int)
+        self._run_id = ""
+        self._known = known
 
     def run(self) -> None:
-        """Trigger the DAG and wait for its end."""
-        known = self._count_runs()
+        """Trigger the DAG and wait for its end.
+
+        Unpausing the DAG also starts the run of the last scheduled night, which may be the one that does the work: all
+        new runs are waited for, and the one with the most tasks is reported.
+        """
+        known = self._known
         self._airflow.run(["dags", "trigger", DAG_ID], self._airflow.folder / "trigger.log")
-        while self._count_runs() == known or self._state() in ("queued", "running"):
+        while True:
+            states = {run: state for run, state in self._query("SELECT run_id, state FROM dag_run") if run not in known}
+            if states and not {"queued", "running"} & set(states.values()):
+                break
             self._sample()
             time.sleep(0.2)
+        self.known = known | set(states)
+        self._run_id = max(states, key=lambda run: len(self._instances(run)))
 
-    def _query(self, text: str) -> list[Any]:
+    def _query(self, text: str, *binds: str) -> list[Any]:
         with sqlite3.connect(self._airflow.folder / "airflow.db", timeout=30) as database:
-            return database.execute(text).fetchall()
-
-    def _count_runs(self) -> int:
-        return int(self._query("SELECT COUNT(*) FROM dag_run")[0][0])
-
-    def _state(self) -> str:
-        return str(self._query("SELECT state FROM dag_run ORDER BY id DESC LIMIT 1")[0][0])
+            return database.execute(text, binds).fetchall()
 
     def _sample(self) -> None:
         running = {
@@ -85,11 +90,14 @@ class Night:
                 self.peak_bytes[task] = max(self.peak_bytes[task], process)
 
     def instances(self) -> list[tuple[str, int, str, float, float]]:
-        """Return (task, map index, state, start, end) of the last run, times in seconds."""
+        """Return (task, map index, state, start, end) of the reported run, times in seconds."""
+        return self._instances(self._run_id)
+
+    def _instances(self, run_id: str) -> list[Any]:
         return self._query(
             "SELECT task_id, map_index, state, (julianday(start_date) - 2440587.5) * 86400,"
-            " (julianday(end_date) - 2440587.5) * 86400"
-            " FROM task_instance WHERE run_id = (SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1)"
+            " (julianday(end_date) - 2440587.5) * 86400 FROM task_instance WHERE run_id = ?",
+            run_id,
         )
 
 
@@ -151,9 +159,11 @@ def measure(stack: Stack, folder: Path, arguments: argparse.Namespace) -> None:
     airflow.set_up()
     airflow.start()
     try:
+        known: set[str] = set()
         for title in ("first night", "second night, nothing new"):
-            night = Night(airflow)
+            night = Night(airflow, known)
             night.run()
+            known = night.known
             print_night(night, title)
             rows = warehouse.select_results(1_000_000, {})
             calls = control_openai(openai["OPENAI_BASE_URL"], "calls")

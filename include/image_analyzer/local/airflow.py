@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from image_analyzer.errors import FatalError
 from image_analyzer.settings import PROJECT_ROOT
 
@@ -154,11 +156,10 @@ class LocalAirflow:
 
 
 def _session_members(session: int) -> list[int]:
-    """Return the processes of a session."""
+    """Return the living processes of a session."""
     members = []
-    listing = subprocess.run(["ps", "-e", "-o", "pid=,sess=,stat="], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines():
-        pid, sess, state = line.split()[:3]
-        if int(sess) == session and not state.startswith("Z"):
-            members.append(int(pid))
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process.pid)
     return members
