@@ -103,15 +103,11 @@ class SnowflakeWarehouse:
             if staged == 0:
                 return MergeReport(staged=0, inserted=0, updated=0)
             cursor.execute(statement("stage_rows"), {"tried_again": _TRIED_AGAIN})
-            cursor.execute("BEGIN")
-            try:
-                cursor.execute(statement("insert_history"))
-                cursor.execute(statement("merge_image_results"))
-                inserted, updated = (int(count) for count in _first_row(cursor)[:2])
-                cursor.execute("COMMIT")
-            except BaseException:
-                cursor.execute("ROLLBACK")
-                raise
+            cursor.execute("BEGIN")  # whatever fails below: closing the session rolls back
+            cursor.execute(statement("insert_history"))
+            cursor.execute(statement("merge_image_results"))
+            inserted, updated = (int(count) for count in _first_row(cursor)[:2])
+            cursor.execute("COMMIT")
             return MergeReport(staged=staged, inserted=inserted, updated=updated)
 
     def check(self, run_id: str) -> list[CheckOutcome]:
