@@ -72,8 +72,10 @@ def write_pack(thumbnails: Iterable[tuple[str, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
-def read_pack(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield (sha256, JPEG) of a pack, sorted by sha256."""
+def read_pack(content: bytes | None) -> Iterator[tuple[str, bytes]]:
+    """Yield (sha256, JPEG) of a pack, sorted by sha256; nothing of a pack that is not there."""
+    if not content:
+        return
     with zipfile.ZipFile(io.BytesIO(content)) as pack:
         for name in sorted(pack.namelist()):
             yield name.removesuffix(".jpg"), pack.read(name)

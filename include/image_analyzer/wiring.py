@@ -12,7 +12,7 @@ from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse, conne
 from image_analyzer.ports import Captioner, HintModel, ObjectStore
 from image_analyzer.prices import Price, find_price
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
-from image_analyzer.steps.caption import CaptionOptions
+from image_analyzer.steps.asking import CaptionOptions
 from image_analyzer.steps.discover import PlanOptions
 from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.prepare import PrepareOptions

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,24 @@ from image_analyzer.settings import PROJECT_ROOT
 
 
 @pytest.fixture(scope="module")
-def dag(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def dag(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The parsed DAG."""
-    os.environ |= {
+    environment = {
         "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
         "S3_BUCKET": "images",
     }
-    from airflow.dag_processing.dagbag import DagBag
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        from airflow.dag_processing.dagbag import DagBag
 
-    bag = DagBag(dag_folder=str(PROJECT_ROOT / "dags"))
-    assert bag.import_errors == {}
-    assert {"caption_images"} == set(bag.dags)
-    return bag.dags["caption_images"]
+        bag = DagBag(dag_folder=str(PROJECT_ROOT / "dags"))
+        assert {} == bag.import_errors
+        assert {"caption_images"} == set(bag.dags)
+        yield bag.dags["caption_images"]
 
 
 def test_the_edges_are_the_designs(dag: Any) -> None:

@@ -50,7 +50,7 @@ def hint(store: ObjectStore, manifest_uri: str, model: HintModel | None, why_not
 
 
 def _predict(model: HintModel, files: BatchFiles, batch_id: str) -> Iterator[Hint]:
-    pack = list(read_pack(files.thumbnails() or b"")) if files.thumbnails() else []
+    pack = list(read_pack(files.thumbnails()))
     starts = range(0, len(pack), _PREDICT_AT_ONCE)
     for start in with_progress("hint", batch_id, starts, len(starts)):
         some = pack[start : start + _PREDICT_AT_ONCE]

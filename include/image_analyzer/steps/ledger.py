@@ -7,8 +7,6 @@ killed leaves its claim: the same batch takes it up again at once, anybody else 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from pydantic import AwareDatetime
@@ -18,8 +16,6 @@ from image_analyzer.keys import ledger_path
 from image_analyzer.ports import ObjectStore
 from image_analyzer.records import ContentKey, Receipt, Record
 from image_analyzer.workarea import WorkArea
-
-_THREADS = 16
 
 
 class Claim(Record):
@@ -46,13 +42,6 @@ class Ledger:
 
     def __init__(self, store: ObjectStore, work: WorkArea, stale_after_s: float) -> None:
         self._store, self._work, self._stale_after_s = store, work, stale_after_s
-
-    def find(self, keys: Iterable[ContentKey]) -> dict[ContentKey, Receipt]:
-        """Return the receipts that exist."""
-        keys = list(keys)
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="ledger") as pool:
-            found = pool.map(self.read, keys)
-            return {key: receipt for key, receipt in zip(keys, found, strict=True) if receipt is not None}
 
     def read(self, key: ContentKey) -> Receipt | None:
         """Return the receipt of one content."""

@@ -90,7 +90,7 @@ def _read_earlier_try(files: BatchFiles) -> dict[str, Prepared]:
     rows = [row for row in files.metadata() if row.error_code not in TRIED_AGAIN]
     if not rows:
         return {}
-    thumbnails = dict(read_pack(files.thumbnails() or write_pack(())))
+    thumbnails = dict(read_pack(files.thumbnails()))
     prepared = (Prepared(row, thumbnails.get(row.sha256 or ""), read_original=False) for row in rows)
     return {p.metadata.uri: p for p in prepared if p.thumbnail is not None or p.metadata.error_code is not None}
 
@@ -105,6 +105,7 @@ def prepare_object(
     if entry.object.size_bytes > options.max_image_bytes:
         too_large = _failed(entry.object, None, _too_large(entry.object.size_bytes, options))
         return Prepared(too_large, None, read_original=False)
+    reason = ""
     for attempt in range(_READ_TRIES):
         try:
             return _read_object(store, pack_uri, options, entry.object)
@@ -200,7 +201,7 @@ def _read_known_thumbnails(store: ObjectStore, entries: Iterable[ManifestEntry])
     found: dict[str, bytes] = {}
     for pack_uri in sorted({uri.partition("#")[0] for uri in wanted}):
         content = store.read(pack_uri)
-        for sha256, jpeg in read_pack(content) if content else ():
+        for sha256, jpeg in read_pack(content):
             uri = thumbnail_uri(pack_uri, sha256)
             if uri in wanted:
                 found[uri] = jpeg

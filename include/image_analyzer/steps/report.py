@@ -93,7 +93,7 @@ def _write_sheet(store: ObjectStore, warehouse: Warehouse, work: WorkArea, summa
     pictures: dict[str, bytes] = {}
     for pack_uri in sorted({uri.partition("#")[0] for uri in uris}):
         content = store.read(pack_uri)
-        pictures |= {f"{pack_uri}#{sha}.jpg": jpeg for sha, jpeg in (read_pack(content) if content else ())}
+        pictures |= {f"{pack_uri}#{sha}.jpg": jpeg for sha, jpeg in read_pack(content)}
     cards = [Card.from_row(row, pictures.get(row["THUMBNAIL_URI"] or "")) for row in rows]
     uri = work.run_uri(summary.run_id, "contact_sheet.html")
     store.write(uri, render_sheet(summary, cards).encode(), "text/html; charset=utf-8")
