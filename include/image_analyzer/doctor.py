@@ -9,7 +9,6 @@ from typing import NamedTuple
 from image_analyzer import wiring
 from image_analyzer.errors import ConfigurationError, ImageAnalyzerError
 from image_analyzer.settings import CaptionBackend, Settings, load_settings
-from image_analyzer.sql import statement
 
 
 class Finding(NamedTuple):
@@ -53,8 +52,7 @@ def _bucket(settings: Settings) -> str:
 
 def _snowflake(settings: Settings) -> str:
     rows = wiring.make_warehouse(settings).select_results(1, {})
-    columns = statement("create_tables").count(" COMMENT ")
-    return f"IMAGE_RESULTS answers ({'has rows' if rows else 'is empty'}; {columns} columns in the DDL)"
+    return f"IMAGE_RESULTS answers and {'has rows' if rows else 'is empty'}"
 
 
 def _captions(settings: Settings) -> str:
