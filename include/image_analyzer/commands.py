@@ -83,7 +83,7 @@ def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> 
         (obj,) = store.list_objects("local", "")
         entry = ManifestEntry(object=obj, languages=chosen)
         manifest = Manifest(run_id="adhoc", batch_id="batch-0000", steps=Steps.CAPTIONS, entries=(entry,))
-        uri = "s3://work/batch-0000/manifest.json"
+        uri = "s3://files/batch-0000/manifest.json"
         store.write(uri, manifest.model_dump_json().encode(), "application/json")
         prepare(store, uri, wiring.prepare_options(settings))
         hint(store, uri, *wiring.make_hint_model(settings))

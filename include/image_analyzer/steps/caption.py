@@ -65,7 +65,7 @@ def caption(
     # What this run paid for this batch, by this try of the task or by an earlier one.
     mine = {entry.object.uri for entry in manifest.entries}
     paid = [r for r in receipts.values() if captioner.paid and r.run_id == manifest.run_id and r.paid_by_uri in mine]
-    counts |= {"known": len(receipts) - len(asking.receipts), "asked": len(asking.receipts)}
+    counts |= {"known": len(receipts) - len(asking.receipts), "settled": len(asking.receipts)}
     report = BatchReport(
         batch_id=manifest.batch_id,
         step="caption",

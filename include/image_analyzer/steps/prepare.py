@@ -51,7 +51,7 @@ def prepare(store: ObjectStore, manifest_uri: str, options: PrepareOptions) -> B
     """Write metadata and thumbnails of a batch.
 
     Raises:
-        FatalError: The store refuses us; nothing of the batch is written.
+        FatalError: The store refuses us; what was kept before that is taken up by the next try.
     """
     started = time.monotonic()
     files = BatchFiles(store, manifest_uri)
