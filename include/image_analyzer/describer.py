@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from image_analyzer.hints import translate_label
+from image_analyzer.languages import base_code
 
 _SAMPLE_PX = 48
 _SECOND_COLOUR_SHARE = 0.15
@@ -80,7 +81,7 @@ def _name_colours(hsv: NDArray[np.float32]) -> NDArray[np.str_]:
 
 def describe(look: Look, language: str, label: str | None, translations: Mapping[str, Mapping[str, str]]) -> str:
     """Return one sentence; the label goes in only in English, or where `translations` has it."""
-    template = _templates()[language.split("-", maxsplit=1)[0]]
+    template = _templates()[base_code(language)]
     words = [template["colours"][colour] for colour in look.colours]
     form = template["two_colours" if len(words) == 2 else "one_colour"]
     sentence: str = form.format(
@@ -92,4 +93,4 @@ def describe(look: Look, language: str, label: str | None, translations: Mapping
     shown = translate_label(label, language, translations) if label else None
     if shown:
         sentence = template["labelled"].format(label=shown, sentence=sentence)
-    return sentence[:1].upper() + sentence[1:]
+    return sentence[:1].title() + sentence[1:]

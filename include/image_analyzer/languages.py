@@ -10,6 +10,8 @@ from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict
 
+# Other codes of the same language.
+_SAME = {"nb": "no", "nn": "no", "iw": "he", "in": "id", "fil": "tl"}
 _TAG = re.compile(r"[a-z]{2,3}(-[a-z]{4})?(-([a-z]{2}|\d{3}))?", re.IGNORECASE)
 
 
@@ -21,6 +23,7 @@ class Language(BaseModel):
         detector: Label of the language detector; one label may serve several languages that it cannot tell apart.
         terminators: Characters that may end a sentence; empty where the language writes none.
         script: Unicode script of most letters.
+        foreign: Characters of neighbouring languages that its own words do not have.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,6 +32,7 @@ class Language(BaseModel):
     script: str
     detector: tuple[str, ...]
     terminators: str = ".!?…"
+    foreign: str = ""
 
 
 @cache
@@ -42,9 +46,22 @@ def supported_languages() -> tuple[str, ...]:
     return tuple(sorted(_table()))
 
 
+def base_code(code: str) -> str:
+    """Return the base language of a BCP 47 code: `pt` of `pt-BR`, `no` of the Norwegian `nb` and `nn`."""
+    base = code.split("-", maxsplit=1)[0].lower()
+    return _SAME.get(base, base)
+
+
 def language(code: str) -> Language:
-    """Return the base language of a BCP 47 code: `pt-BR` is Portuguese."""
-    return _table()[code.split("-", maxsplit=1)[0].lower()]
+    """Return what is known of the base language of a BCP 47 code.
+
+    Raises:
+        ValueError: It is not supported.
+    """
+    base = base_code(code)
+    if base not in _table():
+        raise ValueError(f"{code!r} is not a supported language; choose from {', '.join(supported_languages())}")
+    return _table()[base]
 
 
 def display_name(code: str) -> str:
@@ -65,7 +82,7 @@ def parse_languages(codes: Iterable[str]) -> tuple[str, ...]:
     """
     chosen: dict[str, None] = {}
     for code in codes:
-        if not _TAG.fullmatch(code) or code.split("-")[0].lower() not in _table():
+        if not _TAG.fullmatch(code) or base_code(code) not in _table():
             raise ValueError(f"{code!r} is not a supported language; choose from {', '.join(supported_languages())}")
         chosen[_canonical(code)] = None
     if not chosen:

@@ -27,6 +27,7 @@ class Status(StrEnum):
     """State of a row of IMAGE_RESULTS."""
 
     OK = "ok"
+    DECORATIVE = "decorative"
     PENDING = "pending"
     NEEDS_REVIEW = "needs_review"
     SKIPPED = "skipped"
@@ -233,11 +234,27 @@ class Usage(Record):
     latency_s: float = 0.0
 
 
+class CaptionFlags(Record):
+    """What the model says of the picture beside the caption. None where it does not say.
+
+    Attributes:
+        decorative_reason: Why the picture needs no caption; None if it needs one.
+        uncertain: The model is not sure of what it sees.
+    """
+
+    decorative_reason: str | None = None
+    contains_person: bool | None = None
+    visible_text: bool | None = None
+    uncertain: bool | None = None
+
+
 class Receipt(Record):
     """The stored answer to one content key, and who paid.
 
     Attributes:
-        caption: The published text; None if the contract rejected it.
+        caption: The published text, empty for a decorative picture; None if the contract rejected it.
+        policy_version: The wording policy that it was checked against.
+        violations: Codes of the rules that any attempt broke, repaired ones included.
         rejected_caption: The last text that broke the contract.
         paid_by_uri: The image address whose row carries the cost.
         run_id: The run that paid.
@@ -248,6 +265,9 @@ class Receipt(Record):
     rejected_caption: str | None = None
     error_code: ErrorCode | None = None
     error_message: str | None = None
+    policy_version: str | None = None
+    violations: tuple[str, ...] = ()
+    flags: CaptionFlags = CaptionFlags()
     words: int | None = None
     sentences: int | None = None
     usage: Usage
@@ -368,6 +388,12 @@ class ResultRow(Record):
     caption_model: str | None
     prompt_version: str | None
     image_detail: str | None
+    policy_version: str | None
+    violations: list[str] | None
+    decorative_reason: str | None
+    contains_person: bool | None
+    visible_text: bool | None
+    uncertain: bool | None
     reused_from_uri: str | None
     words: int | None
     sentences: int | None

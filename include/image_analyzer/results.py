@@ -103,7 +103,7 @@ def _verdict(
         return status, caption.error_code, caption.error_message
     if caption.receipt.caption is None:
         return Status.NEEDS_REVIEW, caption.receipt.error_code, caption.receipt.error_message
-    return Status.OK, None, None
+    return Status.OK if caption.receipt.caption else Status.DECORATIVE, None, None
 
 
 def _hint_columns(hint: Hint | None, hint_model: str | None) -> dict[str, Any]:
@@ -120,6 +120,7 @@ def _caption_columns(uri: str, receipt: Receipt | None) -> dict[str, Any]:
     """Return the caption's columns. Who paid carries tokens and cost; every other address says `reused` and costs 0."""
     if receipt is None:
         names = ("gpt_summary", "rejected_caption", "caption_origin", "caption_model", "prompt_version", "image_detail",
+                 "policy_version", "violations", "decorative_reason", "contains_person", "visible_text", "uncertain",
                  "reused_from_uri", "words", "sentences", "input_tokens", "output_tokens", "cost_usd", "latency_s")  # fmt: skip
         return {**dict.fromkeys(names), "attempts": 0}
     reused = receipt.origin is not Origin.OFFLINE and receipt.paid_by_uri != uri
@@ -131,6 +132,9 @@ def _caption_columns(uri: str, receipt: Receipt | None) -> dict[str, Any]:
         "caption_model": receipt.key.model,
         "prompt_version": receipt.key.prompt_version,
         "image_detail": receipt.key.detail,
+        "policy_version": receipt.policy_version,
+        "violations": list(receipt.violations) or None,
+        **receipt.flags.model_dump(),
         "reused_from_uri": receipt.paid_by_uri if reused else None,
         "words": receipt.words,
         "sentences": receipt.sentences,

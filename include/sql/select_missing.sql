@@ -39,7 +39,7 @@ DONE AS (
             AND NOT (R.REVIEW_STATUS = 'picture_changed' AND R.PROPOSED_CAPTION IS NULL AND AGAIN.CODE IS NOT NULL)
         )
         OR (
-            R.STATUS IN ('ok', 'needs_review', 'skipped') AND AGAIN.CODE IS NULL AND R.REVIEW_STATUS IS NULL
+            R.STATUS IN ('ok', 'decorative', 'needs_review', 'skipped') AND AGAIN.CODE IS NULL AND R.REVIEW_STATUS IS NULL
             AND NOT (%(replace_offline)s AND COALESCE(R.CAPTION_ORIGIN, '') = 'offline')
         )
         OR (R.STATUS = 'failed' AND AGAIN.CODE IS NULL)

@@ -16,6 +16,12 @@ SELECT
     R.REJECTED_CAPTION,
     R.ERROR_CODE,
     R.ERROR_MESSAGE,
+    R.POLICY_VERSION,
+    R.VIOLATIONS,
+    R.DECORATIVE_REASON,
+    R.CONTAINS_PERSON,
+    R.VISIBLE_TEXT,
+    R.UNCERTAIN,
     R.WORDS,
     R.SENTENCES,
     R.ATTEMPTS,
@@ -30,7 +36,7 @@ INNER JOIN ASKED
     ON R.SHA256 = ASKED.SHA256 AND R.LANGUAGE = ASKED.LANGUAGE
 WHERE
     R.CAPTION_ORIGIN IN ('model', 'reused')
-    AND R.STATUS IN ('ok', 'needs_review')
+    AND R.STATUS IN ('ok', 'decorative', 'needs_review')
     AND R.PROMPT_VERSION = %(prompt_version)s
     AND R.CAPTION_MODEL = %(model)s
     AND R.IMAGE_DETAIL = %(detail)s

@@ -35,6 +35,12 @@ WITH TYPED AS (
         DOC:caption_model::VARCHAR AS CAPTION_MODEL,
         DOC:prompt_version::VARCHAR AS PROMPT_VERSION,
         DOC:image_detail::VARCHAR AS IMAGE_DETAIL,
+        DOC:policy_version::VARCHAR AS POLICY_VERSION,
+        DOC:violations AS VIOLATIONS,
+        DOC:decorative_reason::VARCHAR AS DECORATIVE_REASON,
+        DOC:contains_person::BOOLEAN AS CONTAINS_PERSON,
+        DOC:visible_text::BOOLEAN AS VISIBLE_TEXT,
+        DOC:uncertain::BOOLEAN AS UNCERTAIN,
         DOC:reused_from_uri::VARCHAR AS REUSED_FROM_URI,
         DOC:words::NUMBER AS WORDS,
         DOC:sentences::NUMBER AS SENTENCES,
@@ -70,7 +76,7 @@ WHERE
         OLD.ROW_HASH <> TYPED.ROW_HASH
         -- A published caption is not taken down because tonight's run could not make one: the old row stays, and is tried again.
         AND NOT (
-            OLD.STATUS = 'ok'
+            OLD.STATUS IN ('ok', 'decorative')
             AND TYPED.GPT_SUMMARY IS NULL
             AND (TYPED.ERROR_CODE IS NULL OR AGAIN.CODE IS NOT NULL)
             AND (TYPED.SHA256 IS NULL OR TYPED.SHA256 = OLD.SHA256)

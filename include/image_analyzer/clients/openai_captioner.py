@@ -16,7 +16,7 @@ from image_analyzer.captions import (
     add_usage,
     instructions,
     question,
-    read_caption,
+    read_answer,
 )
 from image_analyzer.clients.pacing import Pacer, parse_retry_after
 from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
@@ -165,7 +165,8 @@ class OpenAICaptioner:
                 if part.type == "refusal":
                     return CaptionAnswer(refusal=part.refusal, usage=usage)
         reason = response.incomplete_details.reason if response.incomplete_details else None
-        return CaptionAnswer(text=read_caption(response.output_text), incomplete=reason, usage=usage)
+        text, flags = read_answer(response.output_text)
+        return CaptionAnswer(text=text, flags=flags, incomplete=reason, usage=usage)
 
     def _read_chat(self, completion: Any) -> CaptionAnswer:
         usage = self._usage(completion.usage, "prompt_tokens", "completion_tokens")
@@ -173,7 +174,8 @@ class OpenAICaptioner:
         if choice.message.refusal or choice.finish_reason == "content_filter":
             return CaptionAnswer(refusal=choice.message.refusal or "stopped by the content filter", usage=usage)
         reason = "max_output_tokens" if choice.finish_reason == "length" else None
-        return CaptionAnswer(text=read_caption(choice.message.content or ""), incomplete=reason, usage=usage)
+        text, flags = read_answer(choice.message.content or "")
+        return CaptionAnswer(text=text, flags=flags, incomplete=reason, usage=usage)
 
     def _usage(self, usage: Any, input_name: str, output_name: str) -> Usage:
         """Return tokens and cost; None where the server does not report them, never 0."""

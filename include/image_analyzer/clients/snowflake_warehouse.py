@@ -13,6 +13,7 @@ from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
 from image_analyzer.ports import DiscoverQuery
 from image_analyzer.records import (
     TRIED_AGAIN,
+    CaptionFlags,
     CheckOutcome,
     ContentKey,
     ErrorCode,
@@ -210,6 +211,9 @@ def _read_receipt(key: ContentKey, row: Mapping[str, Any]) -> Receipt:
         rejected_caption=row["REJECTED_CAPTION"],
         error_code=ErrorCode(row["ERROR_CODE"]) if row["ERROR_CODE"] else None,
         error_message=row["ERROR_MESSAGE"],
+        policy_version=row["POLICY_VERSION"],
+        violations=tuple(json.loads(row["VIOLATIONS"] or "[]")),
+        flags=CaptionFlags(**{name: row[name.upper()] for name in CaptionFlags.model_fields}),
         words=row["WORDS"],
         sentences=row["SENTENCES"],
         usage=usage,

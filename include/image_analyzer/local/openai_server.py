@@ -32,6 +32,7 @@ API_KEY = "sk-local-test-server"
 FAULTS = (
     "rate_limit", "insufficient_quota", "server_error", "timeout", "drop_connection", "junk_body", "junk_shape", "invalid_key",
     "model_gone", "content_policy", "refusal", "truncated_json", "two_sentences", "too_long", "wrong_language",
+    "decorative", "say", "say_raw",
 )  # fmt: skip
 _CHARACTERS_PER_TOKEN = 4
 _KEPT_CALLS = 20_000
@@ -42,6 +43,7 @@ class Control:
 
     Attributes:
         faults: Orders `{"kind", "times", ...}`, served first come first; `language` or `image_sha256` narrow one down.
+            `say` answers with the caption in `text`, `say_raw` with `text` as the whole output.
         calls: One dict per request to the API.
         latency_s: Pause before each answer.
     """
@@ -79,7 +81,8 @@ def _read_call(body: dict[str, Any]) -> dict[str, Any]:
             else:
                 texts.append(part["text"])
     text = "\n".join(texts)
-    language = next((code for code in supported_languages() if f" in {display_name(code)}" in text), "en")
+    named = [code for code in supported_languages() if f" in {display_name(code)}" in text]
+    language = max(named, key=lambda code: len(display_name(code)), default="en")
     return {"model": body["model"], "text": text, "language": language, "images": images, "store": body.get("store")}
 
 
@@ -97,6 +100,23 @@ def _caption(jpeg: bytes, language: str, fault: str | None) -> str:
     if fault == "wrong_language":
         return describe(look_at(jpeg), "fr" if language == "en" else "en", None, {})
     return sentence
+
+
+def _output(jpeg: bytes, language: str, fault: dict[str, Any]) -> str:
+    """Return the JSON that the schema asks for."""
+    kind = fault.get("kind")
+    if kind == "say_raw":
+        return str(fault["text"])
+    decorative = kind == "decorative"
+    answer = {
+        "caption": "" if decorative else fault["text"] if kind == "say" else _caption(jpeg, language, kind),
+        "is_decorative": decorative,
+        "decorative_reason": "a plain divider" if decorative else "",
+        "contains_person": False,
+        "visible_text": False,
+        "uncertain": False,
+    }
+    return json.dumps(answer, ensure_ascii=kind == "say")
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -129,7 +149,7 @@ async def _answer(request: Request, style: str) -> Response:
     if refused is not None:
         return refused
     tokens_in = len(call["text"]) // _CHARACTERS_PER_TOKEN + (image_tokens(*size) if jpeg else 0)
-    text = json.dumps({"caption": _caption(jpeg, call["language"], kind)}, ensure_ascii=False) if jpeg else "{}"
+    text = _output(jpeg, call["language"], fault) if jpeg else "{}"
     if kind == "truncated_json":
         text = text[: len(text) // 2]
     usage = (tokens_in, max(1, len(text) // _CHARACTERS_PER_TOKEN))

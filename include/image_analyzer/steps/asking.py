@@ -10,8 +10,9 @@ from typing import NamedTuple
 from image_analyzer.captions import (
     CaptionAnswer,
     CaptionRequest,
+    Judgement,
     Payer,
-    add_usage,
+    follow,
     judge,
     make_receipt,
     rejected_receipt,
@@ -142,18 +143,15 @@ class Asking:
         return receipt
 
     async def _pay(self, question: Question, claim: Claim, ledger: Ledger) -> Receipt:
-        """Ask, and once more where the contract is broken. What is paid is kept before anything else can fail."""
+        """Ask, and again where the contract is broken. What is paid is kept before anything else can fail."""
         request, answer = self._request(question), claim.answer
         try:
             if answer is None:
                 answer = await self._captioner.caption(request)
-            violations = judge(answer, question.key.language)
-            if violations:
+            while (judgement := self._judge(question, answer)).asks_again(answer.asked):
                 await asyncio.to_thread(ledger.keep_answer, question.key, claim, answer)
-                complaints = tuple(violation.message for violation in violations)
-                again = request.model_copy(update={"previous": answer.text, "complaints": complaints})
-                second = await self._captioner.caption(again)
-                answer = second.model_copy(update={"usage": add_usage(answer.usage, second.usage)})
+                again = request.model_copy(update={"previous": answer.text, "complaints": judgement.codes})
+                answer = follow(answer, judgement.codes, await self._captioner.caption(again))
         except ItemError as error:
             return rejected_receipt(question.key, error, answer, self._payer(question))
         except BaseException:
@@ -165,7 +163,10 @@ class Asking:
         return CaptionRequest(key=question.key, thumbnail=self._thumbnails[question.key.sha256], hint=question.hint)
 
     def _receipt(self, question: Question, answer: CaptionAnswer) -> Receipt:
-        return make_receipt(question.key, answer, judge(answer, question.key.language), self._payer(question))
+        return make_receipt(question.key, answer, self._judge(question, answer), self._payer(question))
+
+    def _judge(self, question: Question, answer: CaptionAnswer) -> Judgement:
+        return judge(answer, question.key.language, question.hint)
 
     def _payer(self, question: Question) -> Payer:
         return Payer(self._captioner.origin, question.paid_by_uri, self._run_id)

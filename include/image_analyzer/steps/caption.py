@@ -19,6 +19,7 @@ from image_analyzer.records import (
     ImageMetadata,
     Manifest,
     Receipt,
+    Status,
     Steps,
 )
 from image_analyzer.steps.asking import Asking, CaptionOptions, Question
@@ -61,7 +62,7 @@ def caption(
 
     rows = list(_make_rows(manifest, metadata, receipts, asking.failures, captioner))
     files.write_lines(CAPTIONS, rows)
-    counts = Counter("ok" if r.receipt and r.receipt.caption else str(r.error_code or "needs_review") for r in rows)
+    counts = Counter(_outcome(row) for row in rows)
     # What this run paid for this batch, by this try of the task or by an earlier one.
     mine = {entry.object.uri for entry in manifest.entries}
     paid = [r for r in receipts.values() if captioner.paid and r.run_id == manifest.run_id and r.paid_by_uri in mine]
@@ -77,6 +78,13 @@ def caption(
     files.write_report(report)
     asking.raise_problem()
     return report
+
+
+def _outcome(row: CaptionRow) -> str:
+    """Return the word under which a row is counted."""
+    if row.receipt is None or row.receipt.caption is None:
+        return str(row.error_code or Status.NEEDS_REVIEW)
+    return Status.OK if row.receipt.caption else Status.DECORATIVE
 
 
 def _make_questions(
