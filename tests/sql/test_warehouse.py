@@ -15,6 +15,7 @@ from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
 from image_analyzer.errors import FatalError, RetryableError
 from image_analyzer.ports import DiscoverQuery
 from image_analyzer.records import (
+    CaptionFlags,
     CaptionRow,
     ContentKey,
     ErrorCode,
@@ -87,7 +88,8 @@ def row(
     key = ContentKey(sha256=sha256 or "", language=language, prompt_version="1", model="m", detail="high")
     receipt = Receipt(
         key=key, caption=text, words=3, sentences=1, usage=Usage(input_tokens=5, output_tokens=6, cost_usd=0.5, attempts=1),
-        error_code=None if text else ErrorCode.CAPTION_REJECTED, origin=Origin.MODEL, paid_by_uri=of.uri, run_id=run_id,
+        policy_version="en-1.abc", error_code=None if text else ErrorCode.CAPTION_REJECTED,
+        origin=Origin.MODEL, paid_by_uri=of.uri, run_id=run_id,
     )  # fmt: skip
     captions = [] if error else [CaptionRow(uri=of.uri, language=language, receipt=receipt)]
     (made,) = make_rows(manifest, [facts], [], captions, "off")
@@ -346,6 +348,40 @@ def test_a_known_caption_is_found_by_content(bench: Bench) -> None:
         assert {} == bench.warehouse.select_receipts([key.model_copy(update={name: "x"})])
 
 
+def test_an_answer_comes_back_whole(bench: Bench) -> None:
+    """Flags, broken rules and policy of a reused answer are those of the row that paid; unknown stays unknown."""
+    bench.merge(row("A dog.", violations=["chatter", "no_terminal"], contains_person=False, uncertain=True))
+    key = ContentKey(sha256="aa", language="en", prompt_version="1", model="m", detail="high")
+
+    found = bench.warehouse.select_receipts([key])[key]
+
+    assert (("chatter", "no_terminal"), "en-1.abc") == (found.violations, found.policy_version)
+    assert CaptionFlags(contains_person=False, uncertain=True) == found.flags
+
+
+def test_a_decorative_picture_is_done(bench: Bench) -> None:
+    """An empty caption is stored as empty, not as missing, passes the checks, is reused and not asked for again."""
+    bench.merge(row("A dog.", gpt_summary="", status="decorative", decorative_reason="a divider", words=0, sentences=0))
+    key = ContentKey(sha256="aa", language="en", prompt_version="1", model="m", detail="high")
+
+    assert [("", "decorative")] == bench.query("SELECT GPT_SUMMARY, STATUS FROM IMAGE_RESULTS")
+    assert [] == [outcome.name for outcome in bench.warehouse.check("r1") if outcome.offending]
+    assert "" == bench.warehouse.select_receipts([key])[key].caption
+    assert [] == bench.warehouse.select_missing([obj()], QUERY._replace(languages=("en",)))
+
+
+def test_tables_of_an_earlier_version_get_the_new_columns(bench: Bench) -> None:
+    """Setting up again adds what is missing and keeps the rows."""
+    bench.merge(row("A dog."))
+    for name in ("POLICY_VERSION", "VIOLATIONS", "DECORATIVE_REASON", "CONTAINS_PERSON", "VISIBLE_TEXT", "UNCERTAIN"):
+        bench.query(f"ALTER TABLE IMAGE_RESULTS DROP COLUMN {name}")
+
+    bench.warehouse.create_tables()
+    bench.merge(row("A cat.", run_id="r2"))
+
+    assert [("A cat.", "en-1.abc")] == bench.query("SELECT GPT_SUMMARY, POLICY_VERSION FROM IMAGE_RESULTS")
+
+
 def test_a_persons_words_are_not_reused_as_the_models(bench: Bench) -> None:
     """What a person edited is no answer of the model."""
     bench.merge(row("A dog."))
@@ -361,6 +397,8 @@ BROKEN = {
     "caption_is_one_line": {"gpt_summary": "A\ndog."},
     "published_has_caption": {"gpt_summary": None},
     "published_has_origin": {"caption_model": None},
+    "published_has_policy": {"policy_version": None},
+    "decorative_has_reason": {"status": "decorative", "gpt_summary": "", "decorative_reason": None},
     "read_has_sha256": {"sha256": None},
     "failure_has_reason": {"status": "failed", "gpt_summary": None},
     "cost_is_sound": {"cost_usd": -1.0},

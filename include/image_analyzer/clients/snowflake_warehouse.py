@@ -56,9 +56,10 @@ class SnowflakeWarehouse:
         self._connect = connect
 
     def create_tables(self) -> None:
-        """Create what is missing."""
+        """Create what is missing, tables and columns."""
+        texts = (text for name in ("create_tables", "add_columns") for text in statement(name).split(";\n"))
         with self._session() as cursor:
-            for text in statement("create_tables").split(";\n"):
+            for text in texts:
                 if text.strip():
                     cursor.execute(text)
 

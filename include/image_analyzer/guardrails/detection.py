@@ -76,7 +76,8 @@ def _count_foreign(text: str, letters: str) -> int:
 
 def _rank(text: str) -> list[tuple[str, float]]:
     # The detector knows names in capitals badly: a caption in capitals is judged in lower case.
-    ranked = _identifier().rank(text.lower() if text.isupper() else text)
+    encodable = text.encode(errors="replace").decode()
+    ranked = _identifier().rank(encodable.lower() if encodable.isupper() else encodable)
     return [(str(label), float(probability)) for label, probability in ranked]
 
 

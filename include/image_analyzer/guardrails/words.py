@@ -27,7 +27,8 @@ def split_words(text: str, language: str) -> list[str]:
     words: list[str] = []
     for token in _SEPARATOR.split(unicodedata.normalize("NFC", text)):
         if _UNSPACED.search(token):
-            words += [str(piece) for piece in WordBreaker(token, language) if _WORD_CHARACTER.search(piece)]
+            encodable = token.encode(errors="replace").decode()  # half a surrogate pair is no text to ICU
+            words += [str(piece) for piece in WordBreaker(encodable, language) if _WORD_CHARACTER.search(piece)]
         elif _WORD_CHARACTER.search(token):
             words.append(token)
     return words
