@@ -44,6 +44,10 @@ benchmarks: .venv/dev ## Print the figures the README claims
 	@$(BIN)/python benchmarks/prepare.py
 	@$(BIN)/python benchmarks/hints.py
 
+.PHONY: evaluate
+evaluate: .venv/dev ## Measure the caption contract on the golden cases: figures, and a report with plots in build/evaluation
+	@$(BIN)/image-analyzer evaluate
+
 .PHONY: lock
 lock: .venv/uv ## Solve the requirements anew, after a change of a .in file
 	@for name in -bootstrap "" -demo -dev; do \

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from image_analyzer.errors import ImageAnalyzerError
-from image_analyzer.settings import load_settings
+from image_analyzer.settings import PROJECT_ROOT, load_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,6 +99,26 @@ def results(
 
     with _plain_errors():
         show_results(console, load_settings(), output, {"status": status, "language": language}, limit)
+
+
+@app.command()
+def evaluate(
+    cases: Annotated[Path, typer.Option(help="Folder of judged answers, *.jsonl.")] = PROJECT_ROOT
+    / "evaluation/golden",
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = PROJECT_ROOT / "build/evaluation",
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures to be captioned live, too; paid, each once.", file_okay=False),
+    ] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Languages of the live captions.")] = None,
+) -> None:
+    """Measure the caption contract on judged answers, and a live captioner on pictures; 1 if a case got worse."""
+    from image_analyzer.commands import evaluate_contract
+
+    with _plain_errors():
+        sound = evaluate_contract(console, load_settings, cases, out, pictures, tuple(language or ()))
+    if not sound:
+        raise typer.Exit(1)
 
 
 @app.command()

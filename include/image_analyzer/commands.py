@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import mimetypes
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rich.text import Text
 from image_analyzer import wiring
 from image_analyzer.clients.folder_store import FolderStore
 from image_analyzer.errors import ConfigurationError
+from image_analyzer.evaluation import evaluate, read_cases, render_evaluation, score_live
 from image_analyzer.languages import parse_languages
 from image_analyzer.ports import ObjectStore, Warehouse
 from image_analyzer.records import Manifest, ManifestEntry, ResultRow, RunRequest, Steps
@@ -150,6 +152,57 @@ def show_results(console: Console, settings: Settings, output: str, filters: Map
 def _csv_safe(value: Any) -> Any:
     """Keep a spreadsheet from running a caption or a file name as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def evaluate_contract(
+    console: Console,
+    read_settings: Callable[[], Settings],
+    folder: Path,
+    out: Path,
+    pictures: Path | None,
+    languages: tuple[str, ...],
+) -> bool:
+    """Evaluate, write `evaluation.html` and `evaluation.json` and print the figures; return whether no case got worse.
+
+    Args:
+        read_settings: Called only where pictures are captioned: judging recorded answers needs no settings.
+    """
+    found = evaluate(read_cases(folder))
+    if pictures is not None:
+        found = found.model_copy(update={"live": score_live(_caption_folder(read_settings(), pictures, languages))})
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    (out / "evaluation.html").write_text(render_evaluation(found), encoding="utf-8")
+    table = Table("tier", "cases", "judged as people do", box=None)
+    for tier in found.tiers:
+        table.add_row(tier.name, str(tier.expected), f"{tier.share:.1%}")
+    console.print(table)
+    console.print(
+        f"{found.right} of {found.cases} cases right in {len(found.languages)} languages, "
+        f"{found.refused_without_cause} sound captions refused, {found.passed_without_cause} broken ones passed, "
+        f"{found.captions_per_second:.0f} captions per second and core",
+        soft_wrap=True,
+    )
+    for verdict in found.regressions:
+        problems = "; ".join(verdict.problems)
+        console.print(f"{verdict.case.id}: {problems}: {verdict.case.text!r}", markup=False, soft_wrap=True)
+    if found.live:
+        live = found.live
+        console.print(
+            f"{live.model}: {live.accepted} of {live.captions} captions published, {live.at_once} as they came, "
+            f"{live.requests} requests, ${live.cost_usd:.6f}"
+        )
+    console.print(f"Report: {out / 'evaluation.html'}", soft_wrap=True, highlight=False)
+    return not found.regressions
+
+
+def _caption_folder(settings: Settings, folder: Path, languages: tuple[str, ...]) -> Iterator[ResultRow]:
+    suffixes = {suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("image/")}
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
+    if not paths:
+        raise ConfigurationError(f"{folder} holds no pictures")
+    for path in track(paths, description="captioning"):
+        yield from caption_rows(settings, path, languages)
 
 
 def list_models(console: Console, settings: Settings) -> None:
