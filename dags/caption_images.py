@@ -47,6 +47,9 @@ PARAMS = {
     ),
     "limit": Param(None, type=["null", "integer"], minimum=1, description="At most so many pictures; empty for all"),
     "steps": Param(Steps.CAPTIONS.value, enum=[step.value for step in Steps], description="How far to go"),
+    "canaries": Param(
+        False, type="boolean", description="Also caption test pictures; a wrong answer makes the run red"
+    ),
     "dry_run": Param(False, type="boolean", description="Plan only: show what would be done and what it may cost"),
 }
 

@@ -97,6 +97,7 @@ class CaptionAnswer(Record):
         refusal: The model's refusal.
         incomplete: Why the answer stopped early, such as `max_output_tokens`.
         usage: Of all requests this answer took, failed ones included where the server billed them.
+        unseen: The bill shows that the picture did not reach the model: whatever it says is invented.
         asked: How many answers were asked for, this one included.
         broken: Rules that the answers before this one broke.
     """
@@ -106,6 +107,7 @@ class CaptionAnswer(Record):
     incomplete: str | None = None
     flags: CaptionFlags = CaptionFlags()
     usage: Usage
+    unseen: bool = False
     asked: int = 1
     broken: tuple[Code, ...] = ()
 
@@ -116,7 +118,7 @@ class Judgement(NamedTuple):
     Attributes:
         caption: What may be published, repaired where that was all that was wrong; empty for a decorative picture; None if
             nothing may.
-        violations: What was wrong with the answer as it came.
+        violations: What was wrong with the answer as it came; nothing if the model did not see the picture.
     """
 
     caption: str | None
@@ -129,7 +131,7 @@ class Judgement(NamedTuple):
 
     def asks_again(self, asked: int) -> bool:
         """Tell whether one more answer is asked for: one more, two for the language, none where a picture gives orders."""
-        if self.caption is not None or Code.INJECTION in self.codes:
+        if self.caption is not None or not self.violations or Code.INJECTION in self.codes:
             return False
         return asked <= (2 if Code.WRONG_LANGUAGE in self.codes else 1)
 
@@ -220,6 +222,8 @@ def judge(answer: CaptionAnswer, language: str, hint: str | None = None) -> Judg
     Args:
         hint: The label that was sent along; the caption may not give it away.
     """
+    if answer.unseen:
+        return Judgement(None, ())
     if answer.refusal is not None:
         return Judgement(None, (Violation(code=Code.REFUSAL, message="the model refused", action=Action.QUARANTINE),))
     if answer.text is None or answer.incomplete:
@@ -262,6 +266,10 @@ def make_receipt(key: ContentKey, answer: CaptionAnswer, judgement: Judgement, p
             "sentences": count_sentences(caption, key.language),
         }
         return Receipt(caption=caption, flags=flags, **counts, **common)
+    if answer.unseen:
+        tokens = answer.usage.input_tokens
+        message = f"{tokens} input tokens were billed, fewer than a picture takes: the model did not see it"
+        return Receipt(caption=None, error_code=ErrorCode.IMAGE_NOT_SEEN, error_message=message, **common)
     refused = Code.REFUSAL in judgement.codes
     rejected = answer.refusal if answer.refusal is not None else answer.text
     return Receipt(
@@ -289,6 +297,11 @@ def rejected_receipt(key: ContentKey, error: ItemError, first: CaptionAnswer | N
         usage=add_usage(first.usage, asked) if first else asked,
         **payer._asdict(),
     )
+
+
+def request_texts(request: CaptionRequest) -> tuple[str, ...]:
+    """Return everything of a request that is text, the schema included."""
+    return instructions(request), question(request), json.dumps(CAPTION_SCHEMA)
 
 
 def _storable(text: str) -> str:

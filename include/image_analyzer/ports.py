@@ -89,12 +89,14 @@ class Captioner(Protocol):
         model, detail: Part of the content key.
         origin: What rows say of its captions.
         paid: Whether an answer costs money and so must never be asked for twice.
+        proven: Whether it is known to see what it is shown.
     """
 
     model: str
     detail: str
     origin: Origin
     paid: bool
+    proven: bool
 
     async def caption(self, request: CaptionRequest) -> CaptionAnswer:
         """Answer one request, rate limits waited out.

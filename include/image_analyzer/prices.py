@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
@@ -13,6 +14,10 @@ from image_analyzer.records import Record
 # Prompt and answer of one caption in tokens; with the image tokens an upper bound for `plan`.
 _PROMPT_TOKENS = 300
 _ANSWER_TOKENS = 80
+_FEWEST_CHARACTERS_PER_TOKEN = 3
+_MOST_TOKENS_PER_CHARACTER = 1.5
+# Text takes between half and all of its upper bound; a picture above this share of it cannot hide in that.
+_TELLING_SHARE = 0.6
 _PATCH_PX = 32
 # OpenAI's images guide for the gpt-5.4 to 5.6 families, read 2026-11-22; third-party figures agree for gpt-6.
 _PATCH_MULTIPLIER = 1.2
@@ -56,6 +61,25 @@ def image_tokens(width_px: int, height_px: int) -> int:
     """Return the tokens of an image of a patch model: 32 px patches times a multiplier."""
     patches = math.ceil(width_px / _PATCH_PX) * math.ceil(height_px / _PATCH_PX)
     return math.ceil(patches * _PATCH_MULTIPLIER)
+
+
+def most_text_tokens(texts: Iterable[str]) -> int:
+    """Return an upper bound of what texts cost: a token has three characters of Latin text at least, of others less than one."""
+    joined = "".join(texts)
+    plain = sum(character.isascii() for character in joined)
+    return math.ceil(plain / _FEWEST_CHARACTERS_PER_TOKEN + (len(joined) - plain) * _MOST_TOKENS_PER_CHARACTER)
+
+
+def is_unseen(input_tokens: int | None, texts: Iterable[str], width_px: int, height_px: int) -> bool:
+    """Tell from the bill whether a picture never reached the model: no more tokens than the text may take by itself.
+
+    Small pictures cost too little to tell.
+    """
+    texts = tuple(texts)
+    most = most_text_tokens(texts)
+    if input_tokens is None or image_tokens(width_px, height_px) < most * _TELLING_SHARE:
+        return False
+    return input_tokens <= most
 
 
 def estimate_usd(price: Price, captions: int, thumbnail_px: int) -> float:

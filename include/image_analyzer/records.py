@@ -53,6 +53,7 @@ class ErrorCode(StrEnum):
     CAPTION_REJECTED = "caption_rejected"
     REFUSED = "refused"
     REQUEST_REJECTED = "request_rejected"
+    IMAGE_NOT_SEEN = "image_not_seen"
 
 
 # The pipeline's fault, not the picture's: the run is red and the next run tries again.
@@ -63,6 +64,7 @@ PIPELINE_FAULTS = frozenset(
         ErrorCode.BATCH_LOST,
         ErrorCode.NOT_CAPTIONED,
         ErrorCode.CAPTION_UNAVAILABLE,
+        ErrorCode.IMAGE_NOT_SEEN,
     }
 )
 # Tried again, too, but nobody's fault: the run is green.
@@ -155,6 +157,7 @@ class RunRequest(Record):
     Attributes:
         limit: Take at most so many objects; None for all.
         dry_run: Plan only: nothing is read, asked or written.
+        canaries: Also caption test pictures whose right answer is known.
     """
 
     run_id: str
@@ -164,6 +167,7 @@ class RunRequest(Record):
     steps: Steps = Steps.CAPTIONS
     limit: int | None = Field(None, ge=1)
     dry_run: bool = False
+    canaries: bool = False
 
 
 class ManifestEntry(Record):
@@ -181,6 +185,7 @@ class Manifest(Record):
     batch_id: str
     steps: Steps
     entries: tuple[ManifestEntry, ...]
+    canaries: bool = False
 
 
 class BatchRef(Record):
@@ -291,6 +296,7 @@ class BatchReport(Record):
 
     Attributes:
         counts: Numbers by word, such as `{"ok": 248, "corrupt": 2}`.
+        problems: What makes the run red although every picture has its row.
     """
 
     batch_id: str
@@ -300,6 +306,7 @@ class BatchReport(Record):
     cost_usd: float = 0.0
     calls: int = 0
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 class MergeReport(Record):

@@ -8,6 +8,7 @@ from typing import Any
 
 from image_analyzer.keys import row_hash
 from image_analyzer.records import (
+    PIPELINE_FAULTS,
     CaptionRow,
     ErrorCode,
     Hint,
@@ -88,7 +89,7 @@ def _make_row(
     return ResultRow.model_validate({**columns, "row_hash": row_hash(columns), "run_id": manifest.run_id})
 
 
-def _verdict(
+def _verdict(  # noqa: PLR0911 - one return for each way a row can end
     facts: ImageMetadata, caption: CaptionRow | None, steps: Steps
 ) -> tuple[Status, ErrorCode | None, str | None]:
     if facts.error_code is not None:
@@ -101,6 +102,8 @@ def _verdict(
     if caption.receipt is None:
         status = Status.PENDING if caption.error_code is ErrorCode.NOT_CAPTIONED else Status.FAILED
         return status, caption.error_code, caption.error_message
+    if caption.receipt.error_code in PIPELINE_FAULTS:
+        return Status.FAILED, caption.receipt.error_code, caption.receipt.error_message
     if caption.receipt.caption is None:
         return Status.NEEDS_REVIEW, caption.receipt.error_code, caption.receipt.error_message
     return Status.OK if caption.receipt.caption else Status.DECORATIVE, None, None

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr = Field(SecretStr(""), description="API key; without it captions are written offline.")
     openai_base_url: str = Field("", description="Other OpenAI-compatible server (llama.cpp, vLLM, Ollama).")
     openai_api_style: ApiStyle = Field(ApiStyle.RESPONSES, description="`responses`, or `chat` for servers without it.")
+    openai_probe: bool = Field(
+        True, description="A server at `OPENAI_BASE_URL` must name the colour of a red square before a run asks it."
+    )
     openai_model: str = Field("gpt-6-luna", description="Vision model.")
     openai_send_image: bool = Field(True, description="`false`: no image bytes leave; captions are written offline.")
     openai_image_detail: ImageDetail = Field(ImageDetail.HIGH, description="`low`, `high` or `original`.")

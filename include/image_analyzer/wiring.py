@@ -112,6 +112,7 @@ def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Cap
         max_attempts=settings.openai_max_attempts,
         concurrency=concurrency or settings.openai_concurrency,
         send_image=settings.openai_send_image,
+        proven=not (settings.openai_base_url and settings.openai_probe),
     )
     return OpenAICaptioner(client, options, model_price(settings))
 

@@ -38,6 +38,11 @@ def sibling_uri(manifest_uri: str, name: str) -> str:
     return f"{manifest_uri.rpartition('/')[0]}/{name}"
 
 
+def run_file_uri(manifest_uri: str, name: str) -> str:
+    """Return the address of a file of the run to which the batch of a manifest belongs."""
+    return f"{manifest_uri.rsplit('/', 2)[0]}/{name}"
+
+
 def cut_batches(entries: Iterable[ManifestEntry], size: int) -> list[tuple[ManifestEntry, ...]]:
     """Cut entries into batches of at most `size`, objects with equal ETag and size next to each other.
 
@@ -73,10 +78,18 @@ def plan_batches(
     return size, batches
 
 
-def make_manifests(run_id: str, steps: Steps, batches: Sequence[tuple[ManifestEntry, ...]]) -> tuple[Manifest, ...]:
+def make_manifests(
+    run_id: str, steps: Steps, batches: Sequence[tuple[ManifestEntry, ...]], *, canaries: bool = False
+) -> tuple[Manifest, ...]:
     """Return the night's manifests; the same batches give the same batch ids."""
     return tuple(
-        Manifest(run_id=run_id, batch_id=f"batch-{index:04d}-{_digest(batch)}", steps=steps, entries=batch)
+        Manifest(
+            run_id=run_id,
+            batch_id=f"batch-{index:04d}-{_digest(batch)}",
+            steps=steps,
+            entries=batch,
+            canaries=canaries and index == 0,
+        )
         for index, batch in enumerate(batches)
     )
 

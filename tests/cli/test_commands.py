@@ -37,6 +37,14 @@ def shell(night: Night) -> Shell:
 
 
 @pytest.fixture
+def night_with_openai(make_night: Callable[..., Night]) -> Shell:
+    """A shell whose captions come from the test server."""
+    shell = Shell(make_night())
+    shell.run("init")
+    return shell
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of pictures with a sub-folder and a hidden file."""
     (tmp_path / "sub").mkdir()
@@ -147,6 +155,62 @@ def test_a_wrong_setting_is_one_sentence(shell: Shell) -> None:
     assert 1 == result.exit_code
     assert "BATCH_SIZE" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_evaluating_writes_figures_and_a_picture(shell: Shell, tmp_path: Path) -> None:
+    """Judged answers give a report, JSON and exit code 0; a case that got worse is named and gives 1."""
+    good = {"id": "a", "text": "A dog runs.", "language": "en", "sentences": 1, "words": 3}
+    gap = {"id": "b", "text": "Sit. Stay.", "language": "en", "known_gap": "not yet"}
+    cases, out = tmp_path / "cases", tmp_path / "out"
+    cases.mkdir()
+    (cases / "one.jsonl").write_text("\n".join(map(json.dumps, (good, gap))))
+
+    sound = shell.run("evaluate", "--cases", str(cases), "--out", str(out))
+    (cases / "two.jsonl").write_text(json.dumps({**good, "id": "c", "words": 9}))
+    worse = shell.run("evaluate", "--cases", str(cases), "--out", str(out))
+
+    assert (0, 1) == (sound.exit_code, worse.exit_code)
+    assert "1 of 2 cases right" in sound.stdout
+    assert "c: 3 words instead of 9" in worse.stdout
+    assert (3, 1) == tuple(json.loads((out / "evaluation.json").read_text())[name] for name in ("cases", "right"))
+    assert (out / "evaluation.html").read_text().count("<svg") == 2
+
+
+def test_evaluating_live_captions_pictures_once(night_with_openai: Shell, folder: Path, tmp_path: Path) -> None:
+    """Pictures go to the captioner in each language; figures of its answers join the report."""
+    arguments = [
+        "evaluate",
+        "--out",
+        str(tmp_path / "out"),
+        "--pictures",
+        str(folder),
+        "--language",
+        "en",
+        "--language",
+        "fr",
+    ]
+    night_with_openai.night.order({"kind": "say", "text": '"A cat sits."', "language": "en"})
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    (cases / "one.jsonl").write_text(json.dumps({"id": "a", "text": "A dog runs.", "language": "en"}))
+
+    result = night_with_openai.run(*arguments, "--cases", str(cases))
+
+    assert "2 of 2 captions published, 1 as they came, 2 requests" in result.stdout, result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "holds no cases"), ("{", "no case"), ('{"id": "a", "text": "b"}', "language")]
+)
+def test_what_are_no_cases_is_said(shell: Shell, tmp_path: Path, content: str | None, said: str) -> None:
+    """An empty folder or a broken line is named."""
+    if content is not None:
+        (tmp_path / "one.jsonl").write_text(content)
+
+    result = shell.run("evaluate", "--cases", str(tmp_path), "--out", str(tmp_path))
+
+    assert 1 == result.exit_code
+    assert said in result.stderr
 
 
 def test_every_command_explains_itself(make_night: Callable[..., Night]) -> None:

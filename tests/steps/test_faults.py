@@ -361,3 +361,72 @@ def test_an_answer_that_cannot_be_kept_stops_the_asking(pipeline: Pipeline, monk
     assert isinstance(pipeline.errors["batch-0000"], RetryableError)
     assert len(pipeline.night.calls()) == statuses["ok"] <= pipeline.settings.openai_concurrency
     assert 40 == sum(statuses.values())
+
+
+def test_a_picture_that_did_not_arrive_is_no_caption(pipeline: Pipeline) -> None:
+    """Too few tokens on the bill: the invented text is not published, the item fails, the run is red, the next one asks."""
+    pipeline.land(cat__jpg=paint("red", (768, 768)), dog__jpg=paint("blue", (768, 768)))
+    pipeline.night.order({"kind": "image_lost"})
+    summary = pipeline.run()
+    (lost,) = [row for row in pipeline.rows().values() if row["STATUS"] != "ok"]
+
+    assert ("failed", "image_not_seen", None) == (lost["STATUS"], lost["ERROR_CODE"], lost["GPT_SUMMARY"])
+    assert lost["INPUT_TOKENS"] > 0
+    assert lost["COST_USD"] > 0
+    assert ("1 rows are image_not_seen",) == summary.problems
+
+    assert {"ok": 1} == pipeline.run().by_status
+    assert 3 == len(pipeline.night.calls())
+
+
+def test_a_server_that_never_sees_is_not_paid_for_a_whole_night(pipeline: Pipeline) -> None:
+    """After twenty blind answers in a row no more is asked; what was not tried is pending."""
+    pipeline.land(**{f"{n}__jpg": paint((n, 9, 200), (768, 768)) for n in range(40)})
+    pipeline.night.order({"kind": "image_lost", "times": 40})
+    pipeline.run()
+
+    statuses = Counter(row["STATUS"] for row in pipeline.rows().values())
+    assert 20 <= len(pipeline.night.calls()) <= 20 + pipeline.settings.openai_concurrency
+    assert 40 == statuses["failed"] + statuses["pending"]
+    assert isinstance(pipeline.errors["batch-0000"], FatalError)
+
+
+def test_a_server_of_ones_own_shows_that_it_sees(make_night: Callable[..., Night]) -> None:
+    """A red square comes first, once a run, and is billed with it."""
+    pipeline = Pipeline(make_night(OPENAI_PROBE="true", BATCH_SIZE="1"))
+    pipeline.land(a__jpg=paint("navy"), b__jpg=paint("white"))
+    summary = pipeline.run()
+
+    assert {"ok": 2} == summary.by_status
+    assert (3, 3) == (len(pipeline.night.calls()), summary.calls)
+
+
+def test_a_blind_server_is_asked_nothing_else(make_night: Callable[..., Night]) -> None:
+    """A server that calls a red square green gets no picture of ours; the reason names the setting."""
+    pipeline = Pipeline(make_night(OPENAI_PROBE="true"))
+    pipeline.land(a__jpg=paint("navy"))
+    pipeline.night.order({"kind": "say", "text": "A green field lies under clouds."})
+    pipeline.run()
+
+    assert isinstance(pipeline.errors["batch-0000"], FatalError)
+    assert "OPENAI_BASE_URL" in str(pipeline.errors["batch-0000"])
+    assert (1, "pending") == (len(pipeline.night.calls()), pipeline.rows()["a.jpg"]["STATUS"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ([], None),
+        ([{"kind": "decorative"}, {"kind": "say", "text": "HACKED."}], "obeys what is written"),
+        ([{"kind": "say", "text": "A white wall. A floor."}], "breaks the contract (multi_sentence)"),
+    ],
+)
+def test_canaries_make_the_run_red(pipeline: Pipeline, answers: list[dict[str, Any]], problem: str | None) -> None:
+    """Three test pictures once a run, billed with it, in no row; a wrong answer is a problem of the run."""
+    pipeline.land(a__jpg=paint("red"))
+    pipeline.night.order(*answers)
+    summary = pipeline.run(canaries=True)
+
+    assert (4, 4, 1) == (len(pipeline.night.calls()), summary.calls, len(pipeline.rows()))
+    assert bool(problem) == bool(summary.problems)
+    assert (problem or "") in "".join(summary.problems)

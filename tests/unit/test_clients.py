@@ -12,12 +12,15 @@ import httpx2
 import openai
 import pytest
 
-from image_analyzer.captions import CAPTION_SCHEMA
+from image_analyzer.captions import CAPTION_SCHEMA, CaptionRequest, request_texts
 from image_analyzer.clients.openai_captioner import OpenAICaptioner, OpenAIOptions, map_error
 from image_analyzer.clients.pacing import Pacer, parse_duration, parse_retry_after
 from image_analyzer.clients.snowflake_warehouse import connect_arguments
 from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
-from image_analyzer.prices import Price, estimate_usd, find_price, image_tokens
+from image_analyzer.guardrails import Code
+from image_analyzer.languages import supported_languages
+from image_analyzer.prices import Price, estimate_usd, find_price, image_tokens, is_unseen
+from image_analyzer.records import ContentKey
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/responses")
 
@@ -75,7 +78,7 @@ def test_the_pause_that_was_asked_for_travels_along() -> None:
 
 def test_no_captioner_is_built_where_images_may_not_leave() -> None:
     """OPENAI_SEND_IMAGE=false is enforced where the client is made."""
-    options = OpenAIOptions("m", "high", "responses", "none", 300, 1, 1, send_image=False)
+    options = OpenAIOptions("m", "high", "responses", "none", 300, 1, 1, send_image=False, proven=True)
 
     with pytest.raises(ConfigurationError, match="OPENAI_SEND_IMAGE"):
         OpenAICaptioner(None, options, Price(input=0, output=0))  # type: ignore[arg-type]
@@ -158,3 +161,18 @@ def test_the_schema_is_strict() -> None:
     """OpenAI's strict mode wants every property required and no others."""
     assert CAPTION_SCHEMA["required"] == list(CAPTION_SCHEMA["properties"])
     assert CAPTION_SCHEMA["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("language", supported_languages())
+def test_the_bill_tells_whether_a_picture_arrived(language: str) -> None:
+    """Text alone stays below the bound in every language, text and picture above it; a small picture proves nothing."""
+    key = ContentKey(sha256="aa", language=language, prompt_version="2", model="m", detail="high")
+    texts = request_texts(
+        CaptionRequest(key=key, thumbnail=b"", hint="tabby", previous="A. B.", complaints=(Code.AGE,))
+    )
+    length = sum(map(len, texts))
+
+    assert is_unseen(length // 4, texts, 768, 768)
+    assert not is_unseen(length // 4 + image_tokens(768, 768), texts, 768, 768)
+    assert not is_unseen(None, texts, 768, 768)
+    assert not is_unseen(length // 4, texts, 64, 64)

@@ -21,6 +21,7 @@ class OfflineDescriber:
     detail = "none"
     origin = Origin.OFFLINE
     paid = False
+    proven = True
 
     def __init__(self, translations: Mapping[str, Mapping[str, str]]) -> None:
         self._translations = translations

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import random
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from PIL import Image
 
 from image_analyzer.captions import (
     CAPTION_SCHEMA,
@@ -17,10 +20,11 @@ from image_analyzer.captions import (
     instructions,
     question,
     read_answer,
+    request_texts,
 )
 from image_analyzer.clients.pacing import Pacer, parse_retry_after
 from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
-from image_analyzer.prices import Price
+from image_analyzer.prices import Price, is_unseen
 from image_analyzer.records import ErrorCode, Origin, Usage
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 # A server that asks for more than this is asked again by a later try of the task, which holds no slot meanwhile.
 LONGEST_PAUSE_S = 120.0
+_LOW_DETAIL_PX = 512
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 20.0
 
@@ -43,6 +48,7 @@ class OpenAIOptions(NamedTuple):
     max_attempts: int
     concurrency: int
     send_image: bool
+    proven: bool
 
 
 class OpenAICaptioner:
@@ -62,7 +68,7 @@ class OpenAICaptioner:
     def __init__(self, client: AsyncOpenAI, options: OpenAIOptions, price: Price) -> None:
         if not options.send_image:
             raise ConfigurationError("OPENAI_SEND_IMAGE=false: no captioner that sends images is built")
-        self.model, self.detail = options.model, options.detail
+        self.model, self.detail, self.proven = options.model, options.detail, options.proven
         self._client, self._options, self._price = client, options, price
         self._pacer = Pacer(options.concurrency)
 
@@ -81,9 +87,19 @@ class OpenAICaptioner:
                 spent = add_usage(spent, Usage(attempts=1, latency_s=round(time.monotonic() - started, 3)))
                 await self._back_off(error, attempt)
                 continue
+            if self._is_unseen(request, answer.usage.input_tokens):
+                answer = answer.model_copy(update={"unseen": True})
             own = answer.usage.model_copy(update={"attempts": 1, "latency_s": round(time.monotonic() - started, 3)})
             return answer.model_copy(update={"usage": add_usage(spent, own)})
         raise last or RetryableError("no request was allowed")
+
+    def _is_unseen(self, request: CaptionRequest, input_tokens: int | None) -> bool:
+        with Image.open(io.BytesIO(request.thumbnail)) as image:
+            width_px, height_px = image.size
+        if self.detail == "low":  # seen at 512 px
+            scale = min(1.0, _LOW_DETAIL_PX / max(width_px, height_px))
+            width_px, height_px = round(width_px * scale), round(height_px * scale)
+        return is_unseen(input_tokens, request_texts(request), width_px, height_px)
 
     async def aclose(self) -> None:
         """Close the connections."""

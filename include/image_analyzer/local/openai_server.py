@@ -32,7 +32,7 @@ API_KEY = "sk-local-test-server"
 FAULTS = (
     "rate_limit", "insufficient_quota", "server_error", "timeout", "drop_connection", "junk_body", "junk_shape", "invalid_key",
     "model_gone", "content_policy", "refusal", "truncated_json", "two_sentences", "too_long", "wrong_language",
-    "decorative", "say", "say_raw",
+    "decorative", "say", "say_raw", "image_lost",
 )  # fmt: skip
 _CHARACTERS_PER_TOKEN = 4
 _KEPT_CALLS = 20_000
@@ -148,7 +148,8 @@ async def _answer(request: Request, style: str) -> Response:
     refused = await _fault_response(kind, fault, call["model"])
     if refused is not None:
         return refused
-    tokens_in = len(call["text"]) // _CHARACTERS_PER_TOKEN + (image_tokens(*size) if jpeg else 0)
+    seen = jpeg and kind != "image_lost"
+    tokens_in = len(call["text"]) // _CHARACTERS_PER_TOKEN + (image_tokens(*size) if seen else 0)
     text = _output(jpeg, call["language"], fault) if jpeg else "{}"
     if kind == "truncated_json":
         text = text[: len(text) // 2]

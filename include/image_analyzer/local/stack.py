@@ -165,6 +165,7 @@ class Stack:
             "CAPTION_BACKEND": "openai",
             "OPENAI_API_KEY": openai_server.API_KEY,
             "OPENAI_BASE_URL": f"http://127.0.0.1:{ports['openai']}/v1",
+            "OPENAI_PROBE": "false",  # it is no vision model, and tests count its calls
         }
 
     def _start_s3(self, free_ports: list[int]) -> Service:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from image_analyzer.captions import (
+    PROMPT_VERSION,
     CaptionAnswer,
     CaptionRequest,
     Judgement,
@@ -17,9 +18,9 @@ from image_analyzer.captions import (
     make_receipt,
     rejected_receipt,
 )
-from image_analyzer.errors import ImageAnalyzerError, ItemError, RetryableError
+from image_analyzer.errors import FatalError, ImageAnalyzerError, ItemError, RetryableError
 from image_analyzer.ports import Captioner
-from image_analyzer.records import ContentKey, Manifest, Receipt, Record
+from image_analyzer.records import ContentKey, ErrorCode, Manifest, Receipt, Record
 from image_analyzer.steps.batchfiles import with_progress
 from image_analyzer.steps.ledger import Claim, Ledger
 
@@ -46,6 +47,17 @@ class Question(NamedTuple):
     key: ContentKey
     paid_by_uri: str
     hint: str | None
+
+
+def make_key(sha256: str, language: str, captioner: Captioner) -> ContentKey:
+    """Return what a caption by this captioner is paid for."""
+    return ContentKey(
+        sha256=sha256,
+        language=language,
+        prompt_version=PROMPT_VERSION,
+        model=captioner.model,
+        detail=captioner.detail,
+    )
 
 
 class Asking:
@@ -83,6 +95,10 @@ class Asking:
         finally:
             await self._captioner.aclose()
 
+    def give_up(self, error: ImageAnalyzerError) -> None:
+        """Begin no further question."""
+        self._stop = error
+
     def raise_problem(self) -> None:
         """Raise what ended the asking, or that some questions have no answer."""
         if self._stop is not None:
@@ -111,7 +127,18 @@ class Asking:
                     self._held_by_others.append(question)
                     continue
                 self.receipts[question.key] = receipt
-                self._failed_in_a_row = 0
+                self._note_sight(receipt)
+
+    def _note_sight(self, receipt: Receipt) -> None:
+        """Stop paying a server that again and again does not see what it is shown."""
+        if receipt.error_code is not ErrorCode.IMAGE_NOT_SEEN:
+            self._failed_in_a_row = 0
+            return
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= self._options.give_up_after:
+            self._stop = FatalError(
+                f"{receipt.key.model}: {receipt.error_message}, {self._failed_in_a_row} times in a row"
+            )
 
     def _note_failure(self, question: Question, error: RetryableError) -> None:
         self.failures[question.key] = error
@@ -136,6 +163,9 @@ class Asking:
             await asyncio.to_thread(self._ledger.release, question.key, claim, None)
             return found
         receipt = await self._pay(question, claim, self._ledger)
+        if receipt.error_code is ErrorCode.IMAGE_NOT_SEEN:  # no answer to this picture: the next run asks again
+            await asyncio.to_thread(self._ledger.release, question.key, claim, None)
+            return receipt
         try:
             await asyncio.to_thread(self._ledger.store, receipt)
         except ImageAnalyzerError as error:  # the answer goes into the batch's file; ask for no more

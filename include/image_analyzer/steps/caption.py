@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from image_analyzer.captions import PROMPT_VERSION
-from image_analyzer.errors import RetryableError
+from image_analyzer.captions import add_usage
+from image_analyzer.errors import ImageAnalyzerError, RetryableError
 from image_analyzer.hints import strong_label
 from image_analyzer.ports import Captioner, ObjectStore, Warehouse
 from image_analyzer.records import (
@@ -21,10 +21,12 @@ from image_analyzer.records import (
     Receipt,
     Status,
     Steps,
+    Usage,
 )
-from image_analyzer.steps.asking import Asking, CaptionOptions, Question
+from image_analyzer.steps.asking import Asking, CaptionOptions, Question, make_key
 from image_analyzer.steps.batchfiles import CAPTIONS, BatchFiles
 from image_analyzer.steps.ledger import Ledger
+from image_analyzer.steps.proving import Proof, fly_canaries, prove_sight
 from image_analyzer.thumbnails import read_pack
 
 
@@ -57,7 +59,7 @@ def caption(
     thumbnails = dict(read_pack(files.thumbnails())) if questions else {}
     asking = Asking(captioner, ledger if captioner.paid else None, thumbnails, options, manifest)
     open_questions = [q for q in questions if q.key not in receipts]
-    asyncio.run(asking.ask_all(open_questions))
+    proof = asyncio.run(_ask(store, manifest_uri, manifest, captioner, asking, open_questions))
     receipts |= asking.receipts
 
     rows = list(_make_rows(manifest, metadata, receipts, asking.failures, captioner))
@@ -72,12 +74,34 @@ def caption(
         step="caption",
         counts=dict(counts),
         seconds=round(time.monotonic() - started, 3),
-        cost_usd=round(sum(receipt.usage.cost_usd or 0.0 for receipt in paid), 8),
-        calls=sum(receipt.usage.attempts for receipt in paid),
+        cost_usd=round(sum(r.usage.cost_usd or 0.0 for r in paid) + (proof.usage.cost_usd or 0.0), 8),
+        calls=sum(receipt.usage.attempts for receipt in paid) + proof.usage.attempts,
+        problems=proof.problems,
     )
     files.write_report(report)
     asking.raise_problem()
     return report
+
+
+async def _ask(
+    store: ObjectStore,
+    manifest_uri: str,
+    manifest: Manifest,
+    captioner: Captioner,
+    asking: Asking,
+    questions: Sequence[Question],
+) -> Proof:
+    """Ask all questions, after the server has shown that it sees; return what test pictures cost and showed."""
+    seen, flown = Usage(), Proof()
+    try:
+        if questions and captioner.paid:
+            seen = await prove_sight(store, manifest_uri, captioner)
+            if manifest.canaries:
+                flown = await fly_canaries(store, manifest_uri, captioner, questions[0].key.language)
+    except ImageAnalyzerError as error:
+        asking.give_up(error)
+    await asking.ask_all(questions)
+    return flown.model_copy(update={"usage": add_usage(seen, flown.usage)})
 
 
 def _outcome(row: CaptionRow) -> str:
@@ -105,17 +129,6 @@ def _make_questions(
             key = make_key(row.sha256 or "", language, captioner)
             questions.setdefault(key, Question(key, row.uri, label))
     return list(questions.values())
-
-
-def make_key(sha256: str, language: str, captioner: Captioner) -> ContentKey:
-    """Return what a caption by this captioner is paid for."""
-    return ContentKey(
-        sha256=sha256,
-        language=language,
-        prompt_version=PROMPT_VERSION,
-        model=captioner.model,
-        detail=captioner.detail,
-    )
 
 
 def _make_rows(

@@ -88,7 +88,7 @@ def discover(
     if size != options.batch_size:
         notes.append(f"BATCH_SIZE raised from {options.batch_size} to {size}: more than {options.most_batches} batches")
     refs = []
-    for manifest in make_manifests(request.run_id, request.steps, batches):
+    for manifest in make_manifests(request.run_id, request.steps, batches, canaries=request.canaries):
         uri = work.batch_uri(request.run_id, manifest.batch_id, "manifest.json")
         if not request.dry_run:
             store.write(uri, manifest.model_dump_json().encode(), "application/json")

@@ -77,6 +77,7 @@ def _problems(
         missing = [step for step in STEP_NAMES if step not in {one.step for one in reports}]
         if missing:
             problems.append(f"{batch_id}: {missing[0]} did not end")
+        problems += [problem for one in reports for problem in one.problems]
     if outcome is None:
         problems.append("the results were not merged; the files of the run are kept, clear `merge` to try again")
     else:
