@@ -48,6 +48,10 @@ benchmarks: .venv/dev ## Print the figures the README claims
 evaluate: .venv/dev ## Measure the caption contract on the golden cases: figures, and a report with plots in build/evaluation
 	@$(BIN)/image-analyzer evaluate
 
+.PHONY: fuzz
+fuzz: .venv/dev ## Send 2,000 hostile answers through the whole path and check every row that was stored
+	@$(BIN)/python evaluation/fuzz.py
+
 .PHONY: lock
 lock: .venv/uv ## Solve the requirements anew, after a change of a .in file
 	@for name in -bootstrap "" -demo -dev; do \

@@ -38,6 +38,7 @@ class Card(NamedTuple):
     @classmethod
     def from_row(cls, row: Mapping[str, Any], thumbnail: bytes | None) -> Card:
         """Pick what people may see of a row: never a hint, never a rejected caption."""
+        error = f"{row['ERROR_CODE']}: {row['ERROR_MESSAGE'] or ''}" if row["ERROR_CODE"] else ""
         size = f"{row['WIDTH_PX']} x {row['HEIGHT_PX']}" if row["WIDTH_PX"] else ""
         return cls(
             name=row["FILE_NAME"] or row["IMAGE_URI"],
@@ -45,7 +46,7 @@ class Card(NamedTuple):
             language=row["LANGUAGE"],
             status=row["STATUS"],
             caption=row["GPT_SUMMARY"] or "",
-            reason=f"{row['ERROR_CODE']}: {row['ERROR_MESSAGE'] or ''}" if row["ERROR_CODE"] else "",
+            reason=error or row["DECORATIVE_REASON"] or "",
             origin=row["CAPTION_ORIGIN"] or "",
             size=" · ".join(part for part in (row["MIME_TYPE"] or "", size) if part),
             picture=_shrink(thumbnail) if thumbnail else "",

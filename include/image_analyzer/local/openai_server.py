@@ -240,7 +240,7 @@ async def _order_faults(request: Request) -> Response:
     if unknown:
         return JSONResponse({"error": f"unknown faults {unknown}; choose from {FAULTS}"}, 400)
     control.faults.extend({"times": 1, **order} for order in orders)
-    return JSONResponse({"faults": control.faults})
+    return JSONResponse({"waiting": len(control.faults)})
 
 
 async def _show_calls(_: Request) -> Response:
