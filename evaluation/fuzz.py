@@ -71,8 +71,10 @@ class Hostile(NamedTuple):
 
     def read(self) -> CaptionAnswer:
         """Return the answer as the client reads it."""
-        text, flags = (self.text, None) if self.raw is None else read_answer(self.raw)
-        return CaptionAnswer(text=text, usage=Usage(), **({"flags": flags} if flags else {}))
+        if self.raw is None:
+            return CaptionAnswer(text=self.text, usage=Usage())
+        (text,), flags = read_answer(self.raw)
+        return CaptionAnswer(text=text, flags=flags, usage=Usage())
 
 
 def make_hostile(count: int, cases: list[Case]) -> list[Hostile]:

@@ -100,6 +100,9 @@ class Settings(BaseSettings):
         4, ge=1, description="Tries of one request before its picture waits for the next run."
     )
     openai_max_output_tokens: int = Field(300, ge=50, description="Bound of one answer.")
+    openai_languages_per_call: int = Field(
+        4, ge=1, description="Languages of one picture that one request asks for: the picture is paid for once."
+    )
     openai_concurrency: int = Field(8, ge=1, description="Requests under way at once in one batch.")
     openai_input_usd_per_mtok: float | None = Field(
         None, ge=0, description="Price of a million input tokens, if the model is not in `data/prices.json`."

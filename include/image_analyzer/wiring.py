@@ -161,7 +161,11 @@ def prepare_options(settings: Settings) -> PrepareOptions:
 
 def caption_options(settings: Settings) -> CaptionOptions:
     """Return how `caption` asks."""
-    return CaptionOptions(hint_min_score=settings.hint_min_score, concurrency=settings.openai_concurrency)
+    return CaptionOptions(
+        hint_min_score=settings.hint_min_score,
+        concurrency=settings.openai_concurrency,
+        languages_per_call=settings.openai_languages_per_call,
+    )
 
 
 def plan_options(settings: Settings, *, most_batches: int = _MOST_BATCHES) -> PlanOptions:

@@ -44,12 +44,74 @@ def test_both_wire_formats_caption_in_the_asked_language(make_night: Callable[..
     pipeline.run()
 
     japanese = pipeline.rows("ja")["cat.jpg"]
-    assert ("ok", "model", 1) == (japanese["STATUS"], japanese["CAPTION_ORIGIN"], japanese["ATTEMPTS"])
+    assert ("ok", "model") == (japanese["STATUS"], japanese["CAPTION_ORIGIN"])
     assert japanese["GPT_SUMMARY"].endswith("。")
-    assert japanese["INPUT_TOKENS"] > 180  # 451 x 300 px are 180 tokens; the prompt comes on top
+    assert japanese["INPUT_TOKENS"] > 90  # half of the 180 tokens of 451 x 300 px; half of the prompt comes on top
     assert japanese["COST_USD"] > 0
-    assert {"en", "ja"} == {call["language"] for call in pipeline.night.calls()}
+    assert [["en", "ja"]] == [call["languages"] for call in pipeline.night.calls()]
     assert {False if style == "responses" else None} == {call["store"] for call in pipeline.night.calls()}
+
+
+LANGUAGES = ("en", "fr", "ja", "ar", "hi")
+
+
+@pytest.fixture
+def five_languages(make_night: Callable[..., Night]) -> Pipeline:
+    """A night in five languages, asked for together."""
+    return Pipeline(make_night(CAPTION_LANGUAGES=",".join(LANGUAGES), OPENAI_LANGUAGES_PER_CALL="5"))
+
+
+def test_one_upload_gives_all_languages(five_languages: Pipeline) -> None:
+    """One request, a row a language; cost and requests of the rows add up to the bill."""
+    five_languages.land(cat__jpg=photograph("chelsea.png"))
+    summary = five_languages.run()
+    rows = [five_languages.rows(language)["cat.jpg"] for language in LANGUAGES]
+
+    assert (1, 1) == (len(five_languages.night.calls()), summary.calls)
+    assert ["ok"] * 5 == [row["STATUS"] for row in rows]
+    assert (1, summary.cost_usd) == (sum(r["ATTEMPTS"] for r in rows), pytest.approx(sum(r["COST_USD"] for r in rows)))
+
+
+def test_each_language_is_judged_and_asked_again_by_itself(five_languages: Pipeline) -> None:
+    """Two of five break the contract: these two are asked again, alone and in their language; the others stay."""
+    five_languages.land(cat__jpg=photograph("chelsea.png"))
+    five_languages.night.order({"kind": "two_sentences", "language": "fr"})
+    five_languages.run()
+    calls = five_languages.night.calls()
+
+    assert [list(LANGUAGES), []] == [call["languages"] for call in calls]
+    assert "- écrivez exactement une phrase" in calls[1]["text"]
+    assert {"ok"} == {five_languages.rows(language)["cat.jpg"]["STATUS"] for language in LANGUAGES}
+    assert "multi_sentence" in json.loads(five_languages.rows("fr")["cat.jpg"]["VIOLATIONS"])
+    assert five_languages.rows("ja")["cat.jpg"]["VIOLATIONS"] is None
+
+
+@pytest.mark.parametrize("kind", ["refusal", "truncated_json"])
+def test_an_answer_that_serves_no_language_is_asked_for_each(five_languages: Pipeline, kind: str) -> None:
+    """A refused or cut answer to all of them costs one more request a language, no more."""
+    five_languages.land(cat__jpg=photograph("chelsea.png"))
+    five_languages.night.order({"kind": kind})
+    summary = five_languages.run()
+
+    assert ({"ok": 5}, 6, 6) == (summary.by_status, summary.calls, len(five_languages.night.calls()))
+
+
+def test_only_languages_that_are_missing_are_asked_for(five_languages: Pipeline) -> None:
+    """What an earlier night paid for is not asked again because another language joins."""
+    five_languages.land(cat__jpg=photograph("chelsea.png"))
+    five_languages.run(languages=("en", "ja"))
+    five_languages.run(languages=LANGUAGES)
+
+    assert [["en", "ja"], ["fr", "ar", "hi"]] == [call["languages"] for call in five_languages.night.calls()]
+
+
+def test_a_failed_request_for_many_is_tried_again_whole(five_languages: Pipeline) -> None:
+    """A server error leaves no claim behind: the retry asks once for all."""
+    five_languages.land(cat__jpg=photograph("chelsea.png"))
+    five_languages.night.order({"kind": "server_error"})
+    summary = five_languages.run(five_languages.night.settings(openai_max_attempts=1), tries=2)
+
+    assert ({"ok": 5}, 2) == (summary.by_status, len(five_languages.night.calls()))
 
 
 @BOTH_STYLES
@@ -198,7 +260,7 @@ def test_what_a_person_must_mend_stops_at_once(pipeline: Pipeline, kind: str, me
     """One clear error; what was answered is kept, what was not tried is pending, and the next night asks only for that."""
     pipeline.land(**numbered(40))
     pipeline.night.order({"kind": kind, "times": 1000, "language": "fr"})
-    settings = pipeline.night.settings(caption_languages="en,fr", openai_concurrency=2)
+    settings = pipeline.night.settings(caption_languages="en,fr", openai_concurrency=2, openai_languages_per_call=1)
     pipeline.run(settings)
 
     assert isinstance(pipeline.errors["batch-0000"], FatalError)

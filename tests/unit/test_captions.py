@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from typing import Any
@@ -19,6 +20,7 @@ from image_analyzer.captions import (
     make_receipt,
     question,
     read_answer,
+    share_answer,
 )
 from image_analyzer.describer import Look, describe, look_at
 from image_analyzer.guardrails import Code, check_caption
@@ -103,7 +105,7 @@ ANSWER = {
 )
 def test_what_is_no_caption_json_is_none(output: str) -> None:
     """Truncated, foreign or endless JSON is no caption and no exception."""
-    assert (None, CaptionFlags()) == read_answer(output)
+    assert ([None], CaptionFlags()) == read_answer(output)
 
 
 def test_flags_are_read() -> None:
@@ -115,9 +117,30 @@ def test_flags_are_read() -> None:
     assert CaptionFlags() == read_answer(json.dumps({**ANSWER, **dict.fromkeys(list(ANSWER)[1:], "yes")}))[1]
 
 
+def test_several_languages_are_read_each_by_itself() -> None:
+    """A language that is missing or no text is None, the others are there; a single caption is no answer to several."""
+    output = json.dumps({**ANSWER, "captions": {"en": "A dog.", "fr": 3, "ja": " 犬。 "}})
+
+    assert ["A dog.", None, "犬。", None] == read_answer(output, ("en", "fr", "ja", "de"))[0]
+    assert [None, None] == read_answer(json.dumps(ANSWER), ("en", "fr"))[0]
+    assert [None, None] == read_answer('{"captions": ["A dog."]}', ("en", "fr"))[0]
+
+
+@pytest.mark.parametrize(
+    "usage", [Usage(input_tokens=1001, output_tokens=50, cost_usd=0.0001, attempts=3), Usage(attempts=1)]
+)
+def test_shares_add_up_to_the_bill(usage: Usage) -> None:
+    """No token, cent or request of a common request is lost or counted twice; unknown stays unknown."""
+    shares = share_answer(CaptionAnswer(text="a", also={"fr": "b"}, usage=usage), ("en", "fr", "ja"))
+
+    assert ["a", "b", None] == [share.text for share in shares]
+    total = functools.reduce(add_usage, (share.usage for share in shares))
+    assert usage.model_dump(exclude={"latency_s"}) == total.model_dump(exclude={"latency_s"})
+
+
 def test_half_a_surrogate_is_no_crash() -> None:
     """A broken escape becomes a lost character, which is asked for anew."""
-    text, _ = read_answer('{"caption": "A dog \\ud83d runs."}')
+    (text,), _ = read_answer('{"caption": "A dog \\ud83d runs."}')
 
     assert "A dog \ufffd runs." == text
     assert [Code.CONTROL_CHARS] == list(judge(answer(text), "en").codes)

@@ -12,7 +12,7 @@ import httpx2
 import openai
 import pytest
 
-from image_analyzer.captions import CAPTION_SCHEMA, CaptionRequest, request_texts
+from image_analyzer.captions import CaptionRequest, make_schema, request_texts
 from image_analyzer.clients.openai_captioner import OpenAICaptioner, OpenAIOptions, map_error
 from image_analyzer.clients.pacing import Pacer, parse_duration, parse_retry_after
 from image_analyzer.clients.snowflake_warehouse import connect_arguments
@@ -158,9 +158,15 @@ def test_snowflake_without_sign_in_says_so() -> None:
 
 
 def test_the_schema_is_strict() -> None:
-    """OpenAI's strict mode wants every property required and no others."""
-    assert CAPTION_SCHEMA["required"] == list(CAPTION_SCHEMA["properties"])
-    assert CAPTION_SCHEMA["additionalProperties"] is False
+    """OpenAI's strict mode wants every property required and no others, for one language and for several."""
+    key = ContentKey(sha256="aa", language="en", prompt_version="2", model="m", detail="high")
+    one, three = (make_schema(CaptionRequest(key=key, thumbnail=b"", also=also)) for also in ((), ("fr", "pt-BR")))
+    captions = three["properties"]["captions"]
+
+    assert ["en", "fr", "pt-BR"] == captions["required"] == list(captions["properties"])
+    for schema in (one, three, captions):
+        assert schema["required"] == list(schema["properties"])
+        assert schema["additionalProperties"] is False
 
 
 @pytest.mark.parametrize("language", supported_languages())

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from image_analyzer.captions import (
-    CAPTION_SCHEMA,
     CaptionAnswer,
     CaptionRequest,
     add_usage,
     instructions,
+    make_schema,
     question,
     read_answer,
     request_texts,
@@ -121,10 +121,10 @@ class OpenAICaptioner:
             if self._options.style == "chat":
                 raw = await self._client.chat.completions.with_raw_response.create(**self._chat_arguments(request))
                 self._pacer.note(raw.headers)
-                return self._read_chat(raw.parse())
+                return self._read_chat(request, raw.parse())
             reply = await self._client.responses.with_raw_response.create(**self._responses_arguments(request))
             self._pacer.note(reply.headers)
-            return self._read_response(reply.parse())
+            return self._read_response(request, reply.parse())
         except ImageAnalyzerError:
             raise
         except Exception as error:
@@ -134,7 +134,7 @@ class OpenAICaptioner:
         arguments: dict[str, Any] = {
             "model": self.model,
             "store": False,
-            "max_output_tokens": self._options.max_output_tokens,
+            "max_output_tokens": self._most_output(request),
             "instructions": instructions(request),
             "input": [
                 {
@@ -145,7 +145,9 @@ class OpenAICaptioner:
                     ],
                 }
             ],
-            "text": {"format": {"type": "json_schema", "name": "caption", "strict": True, "schema": CAPTION_SCHEMA}},
+            "text": {
+                "format": {"type": "json_schema", "name": "caption", "strict": True, "schema": make_schema(request)}
+            },
         }
         if self._options.reasoning_effort != "-":
             arguments["reasoning"] = {"effort": self._options.reasoning_effort}
@@ -154,10 +156,10 @@ class OpenAICaptioner:
     def _chat_arguments(self, request: CaptionRequest) -> dict[str, Any]:
         """Return what llama.cpp, vLLM and Ollama understand: no `store`, no `reasoning`, the older `max_tokens`."""
         image = {"url": _data_url(request.thumbnail), "detail": self.detail}
-        schema = {"name": "caption", "strict": True, "schema": CAPTION_SCHEMA}
+        schema = {"name": "caption", "strict": True, "schema": make_schema(request)}
         return {
             "model": self.model,
-            "max_tokens": self._options.max_output_tokens,
+            "max_tokens": self._most_output(request),
             "messages": [
                 {"role": "system", "content": instructions(request)},
                 {
@@ -168,7 +170,10 @@ class OpenAICaptioner:
             "response_format": {"type": "json_schema", "json_schema": schema},
         }
 
-    def _read_response(self, response: Any) -> CaptionAnswer:
+    def _most_output(self, request: CaptionRequest) -> int:
+        return self._options.max_output_tokens * (1 + len(request.also))
+
+    def _read_response(self, request: CaptionRequest, response: Any) -> CaptionAnswer:
         usage = self._usage(response.usage, "input_tokens", "output_tokens")
         if response.status == "failed":  # comes with HTTP 200
             code = getattr(response.error, "code", "") or ""
@@ -181,17 +186,15 @@ class OpenAICaptioner:
                 if part.type == "refusal":
                     return CaptionAnswer(refusal=part.refusal, usage=usage)
         reason = response.incomplete_details.reason if response.incomplete_details else None
-        text, flags = read_answer(response.output_text)
-        return CaptionAnswer(text=text, flags=flags, incomplete=reason, usage=usage)
+        return _read_output(request, response.output_text, reason, usage)
 
-    def _read_chat(self, completion: Any) -> CaptionAnswer:
+    def _read_chat(self, request: CaptionRequest, completion: Any) -> CaptionAnswer:
         usage = self._usage(completion.usage, "prompt_tokens", "completion_tokens")
         choice = completion.choices[0]
         if choice.message.refusal or choice.finish_reason == "content_filter":
             return CaptionAnswer(refusal=choice.message.refusal or "stopped by the content filter", usage=usage)
         reason = "max_output_tokens" if choice.finish_reason == "length" else None
-        text, flags = read_answer(choice.message.content or "")
-        return CaptionAnswer(text=text, flags=flags, incomplete=reason, usage=usage)
+        return _read_output(request, choice.message.content or "", reason, usage)
 
     def _usage(self, usage: Any, input_name: str, output_name: str) -> Usage:
         """Return tokens and cost; None where the server does not report them, never 0."""
@@ -201,6 +204,12 @@ class OpenAICaptioner:
         return Usage(
             input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=self._price.cost_usd(tokens_in, tokens_out)
         )
+
+
+def _read_output(request: CaptionRequest, output: str, incomplete: str | None, usage: Usage) -> CaptionAnswer:
+    (text, *others), flags = read_answer(output, (request.key.language, *request.also))
+    also = dict(zip(request.also, others, strict=True))
+    return CaptionAnswer(text=text, also=also, flags=flags, incomplete=incomplete, usage=usage)
 
 
 def _data_url(jpeg: bytes) -> str:

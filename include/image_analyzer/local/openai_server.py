@@ -58,7 +58,8 @@ class Control:
     def next_fault(self, call: dict[str, Any]) -> dict[str, Any] | None:
         """Take one order that fits this call."""
         for order in self.faults:
-            fits = all(order.get(name) in (None, call[name]) for name in ("language", "image_sha256"))
+            language = order.get("language") in (None, call["language"], *call["languages"])
+            fits = language and order.get("image_sha256") in (None, call["image_sha256"])
             if order["times"] > 0 and fits:
                 order["times"] -= 1
                 return order
@@ -81,9 +82,24 @@ def _read_call(body: dict[str, Any]) -> dict[str, Any]:
             else:
                 texts.append(part["text"])
     text = "\n".join(texts)
+    schema = _schema(body)
+    captions = schema.get("properties", {}).get("captions", {}).get("properties", {})
     named = [code for code in supported_languages() if f" in {display_name(code)}" in text]
-    language = max(named, key=lambda code: len(display_name(code)), default="en")
-    return {"model": body["model"], "text": text, "language": language, "images": images, "store": body.get("store")}
+    language = next(iter(captions), None) or max(named, key=lambda code: len(display_name(code)), default="en")
+    return {
+        "model": body["model"],
+        "text": text,
+        "language": language,
+        "languages": list(captions),
+        "images": images,
+        "store": body.get("store"),
+    }
+
+
+def _schema(body: dict[str, Any]) -> dict[str, Any]:
+    form = body.get("text", {}).get("format") or body.get("response_format", {}).get("json_schema") or {}
+    schema: dict[str, Any] = form.get("schema") or {}
+    return schema
 
 
 def _decode(data_url: str) -> bytes:
@@ -102,14 +118,21 @@ def _caption(jpeg: bytes, language: str, fault: str | None) -> str:
     return sentence
 
 
-def _output(jpeg: bytes, language: str, fault: dict[str, Any]) -> str:
-    """Return the JSON that the schema asks for."""
+def _output(jpeg: bytes, languages: list[str], fault: dict[str, Any]) -> str:
+    """Return the JSON that the schema asks for. An order for one `language` of several spoils that one only."""
     kind = fault.get("kind")
     if kind == "say_raw":
         return str(fault["text"])
     decorative = kind == "decorative"
+
+    def caption(language: str) -> str:
+        if fault.get("language") not in (None, language):
+            return _caption(jpeg, language, None)
+        return "" if decorative else str(fault["text"]) if kind == "say" else _caption(jpeg, language, kind)
+
+    captions = {language: caption(language) for language in languages}
     answer = {
-        "caption": "" if decorative else fault["text"] if kind == "say" else _caption(jpeg, language, kind),
+        **({"captions": captions} if len(languages) > 1 else {"caption": captions[languages[0]]}),
         "is_decorative": decorative,
         "decorative_reason": "a plain divider" if decorative else "",
         "contains_person": False,
@@ -150,7 +173,7 @@ async def _answer(request: Request, style: str) -> Response:
         return refused
     seen = jpeg and kind != "image_lost"
     tokens_in = len(call["text"]) // _CHARACTERS_PER_TOKEN + (image_tokens(*size) if seen else 0)
-    text = _output(jpeg, call["language"], fault) if jpeg else "{}"
+    text = _output(jpeg, call["languages"] or [call["language"]], fault) if jpeg else "{}"
     if kind == "truncated_json":
         text = text[: len(text) // 2]
     usage = (tokens_in, max(1, len(text) // _CHARACTERS_PER_TOKEN))

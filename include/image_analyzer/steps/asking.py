@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from image_analyzer.captions import (
@@ -17,6 +17,7 @@ from image_analyzer.captions import (
     judge,
     make_receipt,
     rejected_receipt,
+    share_answer,
 )
 from image_analyzer.errors import FatalError, ImageAnalyzerError, ItemError, RetryableError
 from image_analyzer.ports import Captioner
@@ -31,12 +32,15 @@ class CaptionOptions(Record):
     """How captions are asked for.
 
     Attributes:
+        concurrency: Requests under way at once.
+        languages_per_call: Languages of one picture that one request asks for.
         give_up_after: So many failures in a row without one answer end the step: the server is down.
         look_again_s: Pause before looking again for a caption that another batch is asking for.
     """
 
     hint_min_score: float
     concurrency: int
+    languages_per_call: int = 1
     give_up_after: int = 20
     look_again_s: float = 2.0
 
@@ -84,16 +88,27 @@ class Asking:
         self._stop: Exception | None = None
 
     async def ask_all(self, questions: Sequence[Question]) -> None:
-        """Ask all questions, `concurrency` at once; last those that another process was asking at first."""
+        """Ask all questions, `concurrency` requests at once; last those that another process was asking at first."""
+        groups = self._group(questions)
         try:
-            await self._work_off(with_progress("caption", self._batch_id, questions, len(questions)), len(questions))
+            await self._work_off(with_progress("caption", self._batch_id, groups, len(groups)), len(groups))
             while self._held_by_others and self._stop is None:
-                held, self._held_by_others = self._held_by_others, []
-                log.info("%s waits for %d captions that another batch is asking for", self._batch_id, len(held))
+                held, self._held_by_others = self._group(self._held_by_others), []
+                log.info("%s waits for %d pictures that another batch is asking about", self._batch_id, len(held))
                 await asyncio.sleep(self._options.look_again_s)
                 await self._work_off(iter(held), len(held))
         finally:
             await self._captioner.aclose()
+
+    def _group(self, questions: Sequence[Question]) -> list[tuple[Question, ...]]:
+        """Put languages of one picture together, as many as one request asks for."""
+        by_picture: dict[str, list[Question]] = {}
+        for question in questions:
+            by_picture.setdefault(question.key.sha256, []).append(question)
+        size = self._options.languages_per_call
+        return [
+            tuple(group[start : start + size]) for group in by_picture.values() for start in range(0, len(group), size)
+        ]
 
     def give_up(self, error: ImageAnalyzerError) -> None:
         """Begin no further question."""
@@ -107,27 +122,23 @@ class Asking:
             first = next(iter(self.failures.values()))
             raise RetryableError(f"{len(self.failures)} captions have no answer yet; the first: {first}")
 
-    async def _work_off(self, questions: Iterator[Question], count: int) -> None:
-        async with asyncio.TaskGroup() as group:
+    async def _work_off(self, groups: Iterator[tuple[Question, ...]], count: int) -> None:
+        async with asyncio.TaskGroup() as workers:
             for _ in range(min(self._options.concurrency, count)):
-                group.create_task(self._work(questions))
+                workers.create_task(self._work(groups))
 
-    async def _work(self, questions: Iterator[Question]) -> None:
-        for question in questions:
+    async def _work(self, groups: Iterator[tuple[Question, ...]]) -> None:
+        for group in groups:
             if self._stop is not None:
                 return
             try:
-                receipt = await self._settle(question)
-            except RetryableError as error:
-                self._note_failure(question, error)
+                await self._settle(group)
             except Exception as error:  # noqa: BLE001 - raised by raise_problem; now it would cancel paid requests under way
                 self._stop = error
-            else:
-                if receipt is None:
-                    self._held_by_others.append(question)
-                    continue
-                self.receipts[question.key] = receipt
-                self._note_sight(receipt)
+
+    def _note(self, question: Question, receipt: Receipt) -> None:
+        self.receipts[question.key] = receipt
+        self._note_sight(receipt)
 
     def _note_sight(self, receipt: Receipt) -> None:
         """Stop paying a server that again and again does not see what it is shown."""
@@ -140,57 +151,107 @@ class Asking:
                 f"{receipt.key.model}: {receipt.error_message}, {self._failed_in_a_row} times in a row"
             )
 
-    def _note_failure(self, question: Question, error: RetryableError) -> None:
-        self.failures[question.key] = error
+    def _note_failure(self, questions: Iterable[Question], error: RetryableError) -> None:
+        self.failures.update({question.key: error for question in questions})
         self._failed_in_a_row += 1
         if error.retry_after_s is not None or self._failed_in_a_row >= self._options.give_up_after:
             self._stop = error
 
-    async def _settle(self, question: Question) -> Receipt | None:
-        """Return the receipt of a question: found, or paid for now; None while another process is asking."""
+    async def _settle(self, group: Sequence[Question]) -> None:
+        """See to the questions of one picture: found, held by another process, or asked for now in one request."""
         if self._ledger is None:
-            answer = await self._captioner.caption(self._request(question))
-            return self._receipt(question, answer)
-        found = await asyncio.to_thread(self._ledger.read, question.key)
-        if found is not None:
-            return found
-        claim = await asyncio.to_thread(self._ledger.claim, question.key, f"{self._run_id}/{self._batch_id}")
-        if claim is None:
-            return None
-        # Between looking and claiming another may have stored its receipt and let its claim go.
-        found = await asyncio.to_thread(self._ledger.read, question.key)
-        if found is not None:
-            await asyncio.to_thread(self._ledger.release, question.key, claim, None)
-            return found
-        receipt = await self._pay(question, claim, self._ledger)
-        if receipt.error_code is ErrorCode.IMAGE_NOT_SEEN:  # no answer to this picture: the next run asks again
-            await asyncio.to_thread(self._ledger.release, question.key, claim, None)
-            return receipt
-        try:
-            await asyncio.to_thread(self._ledger.store, receipt)
-        except ImageAnalyzerError as error:  # the answer goes into the batch's file; ask for no more
-            self._stop = error
-        return receipt
+            for question in group:
+                self._note(question, self._receipt(question, await self._captioner.caption(self._request([question]))))
+            return
+        claims = {question: await self._claim(question, self._ledger) for question in group}
+        mine = {question: claim for question, claim in claims.items() if claim is not None}
+        answers = {question: claim.answer for question, claim in mine.items() if claim.answer is not None}
+        fresh = [question for question in mine if question not in answers]
+        if fresh:
+            answers |= await self._ask_first(fresh, mine, self._ledger)
+        await asyncio.gather(*(self._finish(q, mine[q], answer, self._ledger) for q, answer in answers.items()))
 
-    async def _pay(self, question: Question, claim: Claim, ledger: Ledger) -> Receipt:
-        """Ask, and again where the contract is broken. What is paid is kept before anything else can fail."""
-        request, answer = self._request(question), claim.answer
+    async def _claim(self, question: Question, ledger: Ledger) -> Claim | None:
+        """Claim a question for asking; None if its receipt is there by now, or another process asks."""
+        found = await asyncio.to_thread(ledger.read, question.key)
+        claim = None
+        if found is None:
+            claim = await asyncio.to_thread(ledger.claim, question.key, f"{self._run_id}/{self._batch_id}")
+            if claim is None:
+                self._held_by_others.append(question)
+                return None
+            # Between looking and claiming another may have stored its receipt and let its claim go.
+            found = await asyncio.to_thread(ledger.read, question.key)
+        if found is None:
+            return claim
+        if claim is not None:
+            await asyncio.to_thread(ledger.release, question.key, claim, None)
+        self._note(question, found)
+        return None
+
+    async def _ask_first(
+        self, questions: Sequence[Question], claims: Mapping[Question, Claim], ledger: Ledger
+    ) -> dict[Question, CaptionAnswer]:
+        """Ask one request for all languages; return an answer for each, none where the request failed."""
         try:
-            if answer is None:
-                answer = await self._captioner.caption(request)
+            answer = await self._captioner.caption(self._request(questions))
+        except ItemError as error:
+            for question in questions:
+                await self._keep(question, rejected_receipt(question.key, error, None, self._payer(question)), ledger)
+            return {}
+        except BaseException as error:
+            for question in questions:
+                await asyncio.to_thread(ledger.release, question.key, claims[question], None)
+            if not isinstance(error, RetryableError):
+                raise
+            self._note_failure(questions, error)
+            return {}
+        shares = share_answer(answer, [question.key.language for question in questions])
+        return dict(zip(questions, shares, strict=True))
+
+    async def _finish(self, question: Question, claim: Claim, answer: CaptionAnswer, ledger: Ledger) -> None:
+        """Ask again where the contract is broken, and store what came of it. What is paid is kept before anything can fail."""
+        try:
             while (judgement := self._judge(question, answer)).asks_again(answer.asked):
                 await asyncio.to_thread(ledger.keep_answer, question.key, claim, answer)
-                again = request.model_copy(update={"previous": answer.text, "complaints": judgement.codes})
+                again = self._request([question]).model_copy(
+                    update={"previous": answer.text, "complaints": judgement.codes}
+                )
                 answer = follow(answer, judgement.codes, await self._captioner.caption(again))
         except ItemError as error:
-            return rejected_receipt(question.key, error, answer, self._payer(question))
-        except BaseException:
+            await self._keep(question, rejected_receipt(question.key, error, answer, self._payer(question)), ledger)
+            return
+        except BaseException as error:
             await asyncio.to_thread(ledger.release, question.key, claim, answer)
-            raise
-        return self._receipt(question, answer)
+            if not isinstance(error, Exception):
+                raise
+            if isinstance(error, RetryableError):
+                self._note_failure([question], error)
+            else:
+                self._stop = error
+            return
+        receipt = self._receipt(question, answer)
+        if receipt.error_code is ErrorCode.IMAGE_NOT_SEEN:  # no answer to this picture: the next run asks again
+            await asyncio.to_thread(ledger.release, question.key, claim, None)
+            self._note(question, receipt)
+        else:
+            await self._keep(question, receipt, ledger)
 
-    def _request(self, question: Question) -> CaptionRequest:
-        return CaptionRequest(key=question.key, thumbnail=self._thumbnails[question.key.sha256], hint=question.hint)
+    async def _keep(self, question: Question, receipt: Receipt, ledger: Ledger) -> None:
+        self._note(question, receipt)
+        try:
+            await asyncio.to_thread(ledger.store, receipt)
+        except ImageAnalyzerError as error:  # the answer goes into the batch's file; ask for no more
+            self._stop = error
+
+    def _request(self, questions: Sequence[Question]) -> CaptionRequest:
+        first, *others = questions
+        return CaptionRequest(
+            key=first.key,
+            thumbnail=self._thumbnails[first.key.sha256],
+            also=tuple(question.key.language for question in others),
+            hint=first.hint,
+        )
 
     def _receipt(self, question: Question, answer: CaptionAnswer) -> Receipt:
         return make_receipt(question.key, answer, self._judge(question, answer), self._payer(question))
