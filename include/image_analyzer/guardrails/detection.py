@@ -34,7 +34,7 @@ _KANA = regex.compile(r"[\p{Hiragana}\p{Katakana}]")
 _NOT_WORDING = regex.compile(r"(?:https?://|www\.)\S+|\S+@\S+|\p{N}+|\S*_\S*")
 
 
-def is_language(wording: str, code: str) -> bool:  # noqa: PLR0911 - one return for each kind of evidence
+def is_language(wording: str, code: str) -> bool:
     """Tell whether a text, its quotations masked, is in the language of a BCP 47 code. When in doubt it is.
 
     Languages that no detector tells apart in one sentence, such as Danish and Norwegian, count as one.
@@ -56,8 +56,6 @@ def is_language(wording: str, code: str) -> bool:  # noqa: PLR0911 - one return 
     if len(_sharing_script(wanted.script)) == 1 or words < _FEWEST_WORDS_TO_JUDGE:
         return True
     foreign = _count_foreign(bare, wanted.foreign)
-    if foreign > 1:
-        return False
     enough = _MIN_PROBABILITY if words > _FEW_WORDS else _MIN_PROBABILITY_OF_FEW
     enough = _MIN_PROBABILITY_WITH_FOREIGN if foreign else enough
     ranked = _rank(bare)

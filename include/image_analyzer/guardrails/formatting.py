@@ -49,14 +49,14 @@ _MARKDOWN = [
     (regex.compile(r"(\*\*\*|\*\*|__|~~)(?=\S)(.+?)(?<=\S)\1"), r"\2"),
     (regex.compile(r"(?<![\w*])([*_])(?=[^\s*_])([^*_\n]*?[^\s*_])\1(?![\w*])"), r"\2"),
     (regex.compile(r"!?\[([^\]\n]*)\]\([^)\s]*\)"), r"\1"),
-    (regex.compile(r"`+([^`]*)`+"), r"\1"),
+    (regex.compile(r"(?<![\p{L}\p{N}])`+([^`]*)`+(?!\p{L})"), r"\1"),
 ]
 _NUMBERED = regex.compile(r"(?m)^[ \t]*\d{1,2}[.)][ \t]+")
 _HASHTAG = regex.compile(r"(?<![\w&#])[#＃](?=[\p{L}_])[\p{L}\p{M}\p{N}_]+")
 _EDGE_OR_DOUBLE = regex.compile(
     r"\A\s+|\s+\Z|\t|[ \u00a0]{2,}|[\u2000-\u2008\u200a\u205f\u1680]|(?<![\p{Han}\p{Hiragana}\p{Katakana}。、！？])\u3000"
 )
-_BEFORE_MARK = regex.compile(r"(?<=\S)[ \u00a0]+(?=[,.;:!?](?:[\s\"'”’»)\]]|\Z))")
+_BEFORE_MARK = regex.compile(r"(?<=\S)[ \u00a0]+(?=[,.;:!?،؛؟۔](?:[\s\"'”’»)\]]|\Z))")
 _BEFORE_MARK_FRENCH = regex.compile(r"(?<=\S)[ \u00a0]+(?=[,.](?:[\s\"'”’)\]]|\Z))")
 
 
@@ -139,7 +139,8 @@ def _find_json(text: str, _: Policy) -> tuple[int, int] | None:
 
 def _find_html(text: str, _: Policy) -> tuple[int, int] | None:
     outside = _outside(text) if not _HTML.match(text.strip()) else text
-    return _span(_HTML.search(outside) or _ENTITY.search(outside))
+    entity = next((match for match in _ENTITY.finditer(outside) if html.unescape(match.group()) != match.group()), None)
+    return _span(_HTML.search(outside) or entity)
 
 
 def _fix_html(text: str, _: Policy) -> str:

@@ -16,6 +16,7 @@ _PAIR = regex.compile(
 _SINGLE = regex.compile(rf"(?<![\p{{L}}\p{{M}}’'-])(?P<first>{_NAME})(?P<next>\s+[\p{{L}}\p{{M}}’'-]+)")
 
 
+_SHOWING = frozenset(("shows", "depicts", "advertises", "paints", "portrays", "features", "honours", "honors"))
 _OF = frozenset(("of", "to", "for", "by", "von", "für", "de", "du", "à", "di", "a", "van", "af", "av"))
 
 
@@ -43,7 +44,7 @@ def find_name(outside: str, rules: Policy) -> tuple[int, int] | None:
         return named.span()
     if rules.titles:
         titled = regex.search(
-            rf"(?:{rules.titles})\s+({_NAME})(?:\s+{_NAME})?(?!['’]s)(?P<next>\s+[\p{{L}}’'-]+)?", outside
+            rf"(?:{rules.titles})\s+(?!Jr|Sr)({_NAME})(?:\s+{_NAME})?(?!['’]s)(?P<next>\s+[\p{{L}}’'-]+)?", outside
         )
         thing = titled and (titled["next"] or "").strip().lower() in _words("things")
         if titled and not thing and not _is_shown(outside[: titled.start()]):
@@ -55,7 +56,11 @@ def _is_shown(before: str) -> bool:
     """Tell whether a thing that shows or honours somebody stands before the name: a memorial to, a poster of."""
     without_names = regex.sub(rf"(?:{_NAME}\s+)+\Z", "", before)
     words = regex.findall(r"\p{L}+", without_names.lower())[-3:]
-    return len(words) > 1 and words[-1] in _OF and any(word in _words("things") for word in words[:-1])
+    if not words:
+        return False
+    if words[-1] in _words("things") or words[-1] in _SHOWING:
+        return True
+    return words[-1] in _OF and (words[-1] == "by" or any(word in _words("things") for word in words[:-1]))
 
 
 def _is_person(match: regex.Match[str], rules: Policy) -> bool:

@@ -9,10 +9,10 @@ import regex
 _EMAIL = regex.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _PHONE = regex.compile(
     r"(?<![\w.,/-])(?:\+\d[\d\s().-]{6,}\d|\(\d{2,5}\)\s?\d{2,4}[\s.-]?\d{2,6}|\d{3}[-.\s]\d{3}[-.\s]\d{4}"
-    r"|0\d{1,4}[\s/-]\d{3,}[\s-]?\d{2,}|\d{3}-\d{4})(?![\w-]|[.,]\d)"
+    r"|0\d(?:[ .]\d\d){4}|0\d{1,4}[\s/-]\d{3,}[\s-]?\d{2,}|(?<!number )\d{3}-\d{4})(?![\w-]|[.,]\d)"
 )
 _SAID_PHONE = regex.compile(
-    r"(?:phone|tel(?:\.|ephone)?|call|mobile|cell|fax|whatsapp|teléfono|téléphone|telefon\w*|телефон\w*|電話|电话|전화|هاتف)"
+    r"\b(?:phone|tel(?:\.|ephone)?|call|mobile|cell|fax|whatsapp|teléfono|téléphone|telefon\w*|телефон\w*|電話|电话|전화|هاتف)"
     r"\D{0,12}(\d[\d\s().-]{5,}\d)",
     regex.IGNORECASE,
 )
@@ -20,18 +20,18 @@ _DIGIT_RUN = regex.compile(r"(?<![\w.,])\d(?:[ -]?\d){12,18}(?![\w]|[.,]\d)")
 _IBAN = regex.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)")
 _NATIONAL_ID = regex.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])")
 _NUMBERED = regex.compile(
-    r"(?:passport|driver'?s? licen[cs]e|driving licen[cs]e|identity card|id card|social security|ssn|account|insurance"
+    r"(?i:passport|driver'?s? licen[cs]e|driving licen[cs]e|identity card|id card|social security|ssn|account|insurance"
     r"|patient|employee|national id|pasaporte|passeport|reisepass|паспорт\w*)\b[^.]{0,24}?\b"
-    r"(?=[A-Z0-9 -]*\d{3})[A-Z0-9][A-Z0-9 -]{4,}",
-    regex.IGNORECASE,
+    r"(?=[A-Z0-9 -]*\d{3})[A-Z0-9][A-Z0-9 -]{4,}"
 )
 _PLATE = regex.compile(
-    r"(?:licen[cs]e plate|number plate|registration(?: plate| number)?|plate|kennzeichen|nummernschild"
-    r"|plaque d['’]immatriculation|immatriculation|matrícula|placa|targa|kenteken|nummerplade|nummerplåt"
-    r"|registreringsskylt|rekisterikilpi|tablica rejestracyjna|plaka|номер\w*|номерн\w+ знак\w*)"
+    r"(?i:licen[cs]e plate|number plate|registration(?: plate| number)|kennzeichen|nummernschild"
+    r"|plaque d['’]immatriculation|immatriculation|matrícula|placa (?:de )?(?:matrícula|do carro)|kenteken|nummerplade|nummerplåt"
+    r"|registreringsskylt|rekisterikilpi|tablica rejestracyjna|plakası?|(?:гос)?номер(?:ной|ным)? знак\w*|госномер\w*)"
     r"[^.!?]{0,24}?[\s:“\"«„](?=[\p{Lu}\d -]*\p{Lu})(?=[\p{Lu}\d -]*\d)"
     r"[\p{Lu}\d]{1,4}(?:[ ·-]?[\p{Lu}\d]{1,4}){1,3}(?![\p{Ll}])"
 )
+_PLATE_FORM = regex.compile(r"(?<![\w-])[A-Z]{2}-\d{3}-[A-Z]{2}(?![\w-])")
 _STREET = r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Court|Boulevard|Blvd)"
 _POSTCODE = r"(?:\d{5}|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2})"
 _ADDRESS = regex.compile(
@@ -49,7 +49,7 @@ _CARD_LENGTHS = frozenset({13, 14, 15, 16, 19})
 def find_personal_data(text: str) -> tuple[int, int] | None:
     """Find an e-mail address, phone, card, account, identity or plate number, a postal address or a birth date."""
     digits = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
-    for pattern in (_EMAIL, _PHONE, _SAID_PHONE, _NATIONAL_ID, _NUMBERED, _PLATE, _ADDRESS, _BIRTH):
+    for pattern in (_EMAIL, _PHONE, _SAID_PHONE, _NATIONAL_ID, _NUMBERED, _PLATE, _PLATE_FORM, _ADDRESS, _BIRTH):
         if match := pattern.search(digits):
             return match.span()
     for match in _DIGIT_RUN.finditer(digits):

@@ -21,18 +21,29 @@ from image_analyzer.languages import base_code, language, supported_languages
 RULES_VERSION = 1
 
 _NEVER = regex.compile(r"(?!)")
-_LETTER = r"[\p{L}\p{M}\p{N}]"
+_LETTER = r"[\p{L}\p{M}\p{N}\u200c]"
 _EDGELESS = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+# Up to 119, so that an age can be told from the years of an oak or a church.
+_NUMBER = r"(?<!\p{Nd})(?:1[01]\p{Nd}|\p{Nd}{1,2})(?!\p{Nd})"
 _NOTATION = {
     "_": r"\s+",
     "*": r"[\p{L}\p{M}]*",
-    "#": r"\p{Nd}+",
+    "#": _NUMBER,
     "~": r"[^.!?。！？।]{0,60}?",
     "'": "['’ʼ]",
     "(": "(?:",
     ")": ")",
     "|": "|",
 }
+
+
+# A man's shoe is a shoe; a man-made pond is a pond.
+_NOT_POSSESSIVE = r"(?!['’]s|['’]\s|-\p{L})"
+# What is written together with the word that follows.
+_GLUED = (
+    (r"\p{Arabic}", "[وف]?(?:بال|كال|لل|ال|[بلك])?"),
+    (r"\p{Hebrew}", "[והבלכשמ]{0,3}"),
+)
 
 
 class _Section(BaseModel):
@@ -70,6 +81,7 @@ class StyleWords(_Section):
         prefix_repair: Dropping the prefix leaves a sound sentence.
         functions: Articles, conjunctions and prepositions: after one of them a sentence is not over.
         may_close: Those of them that can end one.
+        placed: Verbs that say where a thing is: "a photo of a dog hangs on a wall" speaks of a photo in the picture.
         verb_final: Particles and auxiliary verbs end whole clauses, so a missing full stop is all that is missing.
     """
 
@@ -85,6 +97,7 @@ class StyleWords(_Section):
     functions: str = ""
     may_close: str = ""
     verb_final: bool = False
+    placed: str = ""
 
 
 class PeopleWords(_Section):
@@ -92,6 +105,8 @@ class PeopleWords(_Section):
 
     Attributes:
         nouns: People; by themselves allowed.
+        noun_endings, adjective_endings: What `*` stands for in `nouns` and in the adjectives, where it is not any letters:
+            a park is no couple.
         age, private: Words that say too much by themselves.
         age_numbers: Numbers of years, which say too much in the same clause as one of `nouns`: an oak may be 300.
         age_adjectives, private_adjectives: Words that do so beside one of `nouns`; an old bridge is fine.
@@ -101,6 +116,8 @@ class PeopleWords(_Section):
     """
 
     nouns: str = ""
+    noun_endings: str = ""
+    adjective_endings: str = ""
     age: str = ""
     age_numbers: str = ""
     age_adjectives: str = ""
@@ -133,17 +150,38 @@ class PolicyFile(_Section):
 
 
 def _phrase(notation: str) -> str:
-    """Return the regular expression of one phrase; edges are word edges where the script has such."""
+    """Return the regular expression of one phrase; edges are word edges where the script has such.
+
+    A `*` at the beginning stands for what Arabic and Hebrew glue before a word: and, in, to, the.
+    """
+    first, last = notation.lstrip("*")[:1], notation[-1]
+    glued = ""
+    if notation.startswith("*"):
+        glued = next((glue for script, glue in _GLUED if regex.match(script, first)), r"[\p{L}\p{M}]{0,12}")
+        notation = notation[1:]
     body = "".join(_NOTATION.get(character) or regex.escape(character) for character in notation)
-    first, last = notation[0], notation[-1]
-    left = "" if _EDGELESS.match(first) or not regex.match(_LETTER, first) else f"(?<!{_LETTER})"
-    bound = regex.match(_LETTER, last) and not _EDGELESS.match(last) and not regex.match(r"\p{Hangul}", last)
-    return f"{left}{body}" + (f"(?!{_LETTER})" if bound else "")
+    bare_left = _EDGELESS.match(first) or not regex.match(_LETTER, first)
+    left = "" if bare_left and not glued else f"(?<!{_LETTER})"
+    bound = regex.match(_LETTER, last) and not regex.match(r"\p{Hangul}", last)
+    # Scripts without spaces have no word edge, but a mark still belongs to the letter before it.
+    right = r"(?!\p{M})" if _EDGELESS.match(last) else f"(?!{_LETTER})"
+    return f"{left}{glued}{body}" + (right if bound else "")
 
 
-def phrases(notation: str) -> str:
-    """Return one regular expression for a list of phrases, the longest first."""
-    return "|".join(_phrase(word) for word in sorted(notation.split(), key=len, reverse=True))
+def phrases(notation: str, endings: str = "") -> str:
+    """Return one regular expression for a list of phrases, the longest first.
+
+    Args:
+        endings: What a `*` at the end of a phrase stands for; any letters if empty.
+    """
+    choice = f"({'|'.join(endings.split())}|)" if endings.split() else "*"
+    words = (f"{word[:-1]}{choice}" if word.endswith("*") else word for word in notation.split())
+    return "|".join(_edged(word) for word in sorted(words, key=len, reverse=True))
+
+
+def _edged(notation: str) -> str:
+    """Return a phrase; one that ends with a choice of endings ends at a word edge, too."""
+    return _phrase(notation) + (f"(?!{_LETTER})" if notation.endswith("|)") else "")
 
 
 def _compiled(notation: str, *, exact: bool = False) -> regex.Pattern[str]:
@@ -229,6 +267,11 @@ class Policy:
         return (_compiled(self._own.style.first_person), *exact)
 
     @cached_property
+    def placed(self) -> regex.Pattern[str]:
+        """Return what matches a verb that says where a thing is."""
+        return _compiled(self._own.style.placed)
+
+    @cached_property
     def hedges(self) -> regex.Pattern[str]:
         """Return what matches guesswork."""
         return _compiled(self._own.style.hedges)
@@ -237,7 +280,9 @@ class Policy:
     def ages(self) -> tuple[regex.Pattern[str], ...]:
         """Return what matches an age."""
         people = self._own.people
-        beside = self._beside_people(people.age_adjectives, between=r"(?:\s+[\p{L}\p{M}-]+)?")
+        beside = self._beside_people(
+            people.age_adjectives, between=r"(?:\s+[\p{L}\p{M}-]+)?", not_before=_NOT_POSSESSIVE
+        )
         return _compiled(people.age), beside, self._near_people(people.age_numbers)
 
     @cached_property
@@ -245,18 +290,19 @@ class Policy:
         """Return what matches origin, religion, health, orientation or status of people."""
         people = self._own.people
         adjectives = f"{people.age_adjectives} {people.private_adjectives}"
-        between = rf"(?:\s+(?:{phrases(adjectives)}))?" if adjectives.split() else ""
+        between = rf"(?:\s+(?:{phrases(adjectives, people.adjective_endings)}))?" if adjectives.split() else ""
         return (
             _compiled(people.private),
             _compiled(people.private_exact, exact=True),
-            self._beside_people(people.private_adjectives, between, not_before=r"(?!['’]s|['’]\s)"),
+            self._beside_people(people.private_adjectives, between, not_before=_NOT_POSSESSIVE),
         )
 
     def _beside_people(self, adjectives: str, between: str = "", not_before: str = "") -> regex.Pattern[str]:
-        people = self._own.people
-        if not adjectives.split() or not people.nouns.split():
+        if not adjectives.split() or not self._own.people.nouns.split():
             return _NEVER
-        adjective, noun = f"(?:{phrases(adjectives)})", f"(?:{phrases(people.nouns)})"
+        people = self._own.people
+        adjective = f"(?:{phrases(adjectives, people.adjective_endings)})"
+        noun = f"(?:{phrases(people.nouns, people.noun_endings)})"
         gap = r"\s*" if _EDGELESS.match(people.nouns.strip()) else r"\s+"
         ways = []
         if people.order in ("before", "both"):
@@ -268,7 +314,8 @@ class Policy:
     def _near_people(self, words: str) -> regex.Pattern[str]:
         if not words.split() or not self._own.people.nouns.split():
             return _NEVER
-        span, noun = f"(?:{phrases(words)})", f"(?:{phrases(self._own.people.nouns)})"
+        span = f"(?:{phrases(words)})"
+        noun = f"(?:{phrases(self._own.people.nouns, self._own.people.noun_endings)})"
         gap = r"[^.,;!?。，、।]"
         return regex.compile(f"{noun}{gap}{{0,30}}?{span}|{span}{gap}{{0,25}}?{noun}", regex.IGNORECASE)
 
@@ -280,8 +327,11 @@ class Policy:
     @cached_property
     def naming(self) -> regex.Pattern[str]:
         """Return what matches the words that announce a name, and the name."""
-        words = self._own.people.naming
-        return regex.compile(rf"(?:{phrases(words)})\s+\p{{Lu}}\p{{Ll}}+") if words.split() else _NEVER
+        people = self._own.people
+        if not people.naming.split():
+            return _NEVER
+        noun = phrases(people.nouns, people.noun_endings)
+        return regex.compile(rf"(?i:{noun})(?:,?\s+\p{{L}}+)?\s+(?i:{phrases(people.naming)})\s+\p{{Lu}}\p{{Ll}}+")
 
     @cached_property
     def refusals(self) -> regex.Pattern[str]:

@@ -38,6 +38,8 @@ BRACKETS = frozenset("([（［【")
 # These marks serve as apostrophe, as inch or as Hebrew gershayim, too.
 _AMBIGUOUS = frozenset("\"'’”‘＂")
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Hangul}]")
+# 'n hond, 's avonds, '90s, 'tis: something was left out.
+_LEADING_APOSTROPHE = regex.compile(r"['’‘](?:[nstkm]|ns|em|tis|twas|til|cause|bout|round|\d0s)\b", regex.IGNORECASE)
 _LETTER = regex.compile(r"[\p{L}\p{M}\p{N}]")
 _HEBREW_WORD_REST = regex.compile(r"\p{Hebrew}+")
 
@@ -121,7 +123,7 @@ def _opens(text: str, position: int) -> bool:  # noqa: PLR0911 - one return for 
         return False
     if mark not in _AMBIGUOUS:
         return True
-    if not after or after.isspace():
+    if not after or after.isspace() or _LEADING_APOSTROPHE.match(text, position):
         return False
     if not before or not _LETTER.match(before) or _UNSPACED.match(before):
         return True
@@ -136,6 +138,8 @@ def _closes(text: str, position: int, opener: str) -> bool:
         return not before.isspace()
     if mark not in _AMBIGUOUS:
         return True
+    if mark in "'’" and (not before or before.isspace()):
+        return False
     inside_word = bool(_LETTER.match(before)) and bool(_LETTER.match(after)) if before and after else False
     if not inside_word:
         return True

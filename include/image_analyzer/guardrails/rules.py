@@ -30,6 +30,8 @@ _CAMERA_NAME = regex.compile(
     regex.IGNORECASE,
 )
 _LIST_SEPARATOR = regex.compile(r"\s*[,;|/•·،、，；؛]\s*|\s+[-–—]\s+")
+# Languages without articles bind a list by its verb.
+_PREDICATE = regex.compile(r"(?:다|る|た|です|ます|var|yor|yorlar|[dt][ıiuü]r)\W*\Z|[有是在着放摆]")
 _FEWEST_KEYWORDS = 4
 _LONGEST_KEYWORD_WORDS = 3
 _MEAN_KEYWORD_WORDS = 2.0
@@ -39,7 +41,10 @@ _URL = regex.compile(
 )
 _SNAKE = regex.compile(r"(?<![\w./@-])\p{L}+(?:_\p{L}+)+(?![\w./@-])")
 _WNID = regex.compile(r"(?<!\w)n\d{8}(?!\w)")
-_SCORE_IN_BRACKETS = regex.compile(r"[(\[][^()\[\]]*(?<![\d$€£])(?:0?\.\d{2,}|\d{1,3}(?:\.\d+)?\s?%)[^()\[\]]*[)\]]")
+_SCORE_IN_BRACKETS = regex.compile(
+    r"[(\[][^()\[\]]*(?<![\d$€£])0?[.,]\d{2,}(?!\d*\s?(?:%|\p{L}))[^()\[\]]*[)\]]"
+    r"|[(\[]\s*\p{L}+(?: \p{L}+)*,?\s+\d{1,3}(?:[.,]\d+)?\s?%\s*[)\]]"
+)
 _TERMINATOR_AT_END = regex.compile(r"[.!?…。！？।։።។။۔؟]+[\"'”’»“)\]」』》]*\s*\Z")
 _LAST_WORD = regex.compile(r"([\p{L}\p{M}’']+)\W*\Z")
 _CUT_AT_END = regex.compile(r"[,;:،、，；：&+/(–—-]\s*\Z")
@@ -89,7 +94,7 @@ def is_uninformative(wording: Wording) -> bool:
 def is_truncated(wording: Wording) -> bool:
     """Tell whether the sentence breaks off: after a comma, an article, a conjunction, inside a quotation."""
     text = wording.text.rstrip()
-    if any(not span.closed and text[span.start] not in "'’\"" for span in find_quotations(text)) or _odd_quotes(text):
+    if any(not span.closed and text[span.start] not in "'’‘\"" for span in find_quotations(text)) or _odd_quotes(text):
         return True
     if _CUT_AT_END.search(text) and text[-1] not in wording.rules.terminators:
         return True
@@ -123,6 +128,8 @@ def find_list(wording: Wording) -> Span | None:
         return (0, len(wording.text))
     lengths = [len(piece.split()) for piece in pieces]
     short = max(lengths, default=0) <= _LONGEST_KEYWORD_WORDS and sum(lengths) <= _MEAN_KEYWORD_WORDS * len(lengths)
+    if _PREDICATE.search(bare):
+        return None
     if len(pieces) >= _FEWEST_KEYWORDS and short and not bound:
         ideographs = sum(len(piece) > 6 for piece in pieces) if regex.search(r"\p{Han}|\p{Thai}", bare) else 0
         return (0, len(wording.text)) if not ideographs else None
@@ -139,8 +146,12 @@ def _find_first_person(wording: Wording) -> Span | None:
     return _first(wording.outside, wording.rules.first_person)
 
 
-def _find_prefix(wording: Wording) -> Span | None:
-    return _span(wording.rules.prefixes.match(wording.text) or wording.rules.suffixes.search(wording.text))
+def find_prefix(wording: Wording) -> Span | None:
+    """Find "image of", unless the sentence says where that image is: then it is a thing in the picture."""
+    match = wording.rules.prefixes.match(wording.text) or wording.rules.suffixes.search(wording.text)
+    if match is None or wording.rules.placed.search(wording.outside):
+        return None
+    return match.span()
 
 
 def _find_label(wording: Wording) -> Span | None:
@@ -230,5 +241,6 @@ def find_all(wording: Wording) -> Iterator[tuple[Rule, Span]]:
             yield rule, span
 
 
-find_prefix = _find_prefix
-has_content = _COUNTED.search
+def has_content(text: str) -> bool:
+    """Tell whether a text has a letter or a digit."""
+    return _COUNTED.search(text) is not None

@@ -12,7 +12,7 @@ from image_analyzer.guardrails.policy import Policy, policy
 from image_analyzer.guardrails.quotations import Quotation, find_quotations, wrapped_inside
 
 # Marks that end a sentence wherever they stand: they have no other use.
-_HARD = "。｡！？؟۔।॥။។៕።፧፨։"
+_HARD = "。｡．！？؟۔।॥။។៕።፧፨։"
 _NEUTRAL = "\ue000"  # private use: stands for a mark that cannot end a sentence here
 _COUNTED = regex.compile(r"(?<![\p{L}\p{M}\p{N}_#＃])[\p{L}\p{N}]")  # tags such as #kite make no sentence
 _URL = regex.compile(r"(?:https?://|www\.)\S*[\w/]|\b[\w.+-]+@[\w-]+\.[\w.-]*\w")
@@ -20,7 +20,7 @@ _MARKS = regex.compile(rf"(?:[{_HARD}.!?…;:．]+)(?P<close>[\"'”’»«“)\
 _LIST_ITEM = regex.compile(r"(?m)^[ \t]*(?:[-*•·▪–]|\p{Nd}{1,2}[.)])[ \t]+")
 _LINE_BREAK = regex.compile(r"[ \t]*(?:\r\n|[\n\r\v\f\x85\u2028\u2029])[\s]*")
 _TOKEN_BEFORE = regex.compile(r"[^\s(\[“„«‹‘「『\"'’/-]+\Z")
-_TOKEN_AFTER = regex.compile(r"[¿¡\"“„«»‹‘'’(\[「『*_]*(?P<word>[^\s]*)")
+_TOKEN_AFTER = regex.compile(r"(?:['’‘][nstk]\s+)?[¿¡\"“„«»‹‘'’(\[「『*_]*(?P<word>[^\s]*)")
 # "And so on" of Khmer, and initials of Urdu: their full stops end nothing.
 _HARMLESS_HARD = regex.compile(r"។ល។|(?:(?<!\p{L})\p{L}{1,3}۔){2,}|(?<=\d)[。．](?=\d)")
 _ROMAN = regex.compile(r"[IVXLCDM]{2,}")
