@@ -43,6 +43,7 @@ status: .venv/demo ## Show what runs
 benchmarks: .venv/dev ## Print the figures the README claims
 	@$(BIN)/python benchmarks/prepare.py
 	@$(BIN)/python benchmarks/hints.py
+	@$(BIN)/python benchmarks/languages.py
 
 .PHONY: evaluate
 evaluate: .venv/dev ## Measure the caption contract on the golden cases: figures, and a report with plots in build/evaluation

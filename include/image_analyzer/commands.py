@@ -173,7 +173,7 @@ def evaluate_contract(
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
     (out / "evaluation.html").write_text(render_evaluation(found), encoding="utf-8")
-    table = Table("tier", "cases", "judged as people do", box=None)
+    table = Table("tier", "cases", "judged as expected", box=None)
     for tier in found.tiers:
         table.add_row(tier.name, str(tier.expected), f"{tier.share:.1%}")
     console.print(table)

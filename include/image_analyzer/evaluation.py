@@ -27,7 +27,7 @@ from image_analyzer.records import Record, ResultRow, Status
 
 
 class Case(Record):
-    """One answer of a model, and how people judged it.
+    """One answer of a model, and what is expected of the contract.
 
     Attributes:
         sentences, words, words_range: Expected counts; None where people differ.
@@ -58,7 +58,7 @@ class Verdict(Record):
     """What the contract said of one case.
 
     Attributes:
-        problems: Where that differs from what people said.
+        problems: Where that differs from what was expected.
     """
 
     case: Case
@@ -103,8 +103,8 @@ class Evaluation(Record):
     """The figures of one evaluation.
 
     Attributes:
-        languages, tiers: Cases and how many were judged as people did.
-        confusion: Rows: what people said is to be done; columns: what the contract does.
+        languages, tiers: Cases and how many were judged as expected.
+        confusion: Rows: what is to be done; columns: what the contract does.
         captions_per_second: On one core, check and decision.
         policies: Version of the policy by language.
     """

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS IMAGE_RESULTS (
     REUSED_FROM_URI VARCHAR COMMENT 'Image address whose row paid for this caption, if CAPTION_ORIGIN is reused',
     WORDS NUMBER(38, 0) COMMENT 'Words of the caption as the contract counts them',
     SENTENCES NUMBER(38, 0) COMMENT 'Sentences of the caption as the contract counts them',
-    ATTEMPTS NUMBER(38, 0) COMMENT 'Requests it took, repeated and re-asked ones included',
+    ATTEMPTS NUMBER(38, 0) COMMENT 'Requests it took, repeated and re-asked ones included; 0 if it came with another language or is reused',
     INPUT_TOKENS NUMBER(38, 0) COMMENT 'Input tokens of all attempts; null if the server does not report them',
     OUTPUT_TOKENS NUMBER(38, 0) COMMENT 'Output tokens of all attempts; null if the server does not report them',
     COST_USD FLOAT COMMENT 'Cost of all attempts in US dollars at the price of the day; 0 for reused and offline',
