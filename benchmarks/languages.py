@@ -1,9 +1,9 @@
 """Several languages of one picture: one request for all of them against one request each.
 
-Method: the demonstration's photographs, as thumbnails of the default size, are captioned by the real client against the OpenAI test
-server, which counts tokens of text at four characters each and of pictures by OpenAI's formula, once with one request
-for all languages and once with one for each. Printed are tokens and cost per caption at the price of the default model,
-their ratio, and how many captions pass the contract. The server describes colours by template: what a
+Method: the demonstration's photographs, as thumbnails of the default size, are captioned by the real client against the
+OpenAI test server, which counts tokens of text at four characters each and of pictures by OpenAI's formula, once with one
+request for all languages and once with one for each. Printed are tokens and cost per caption at the price of the default
+model, their ratio, and how many captions pass the contract. The server describes colours by template: what a
 real model makes of several languages at once shows only on a live endpoint (`image-analyzer evaluate --pictures`).
 """
 
