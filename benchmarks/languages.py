@@ -17,9 +17,10 @@ from pathlib import Path
 from PIL import Image
 
 from image_analyzer import wiring
-from image_analyzer.captions import CaptionAnswer, CaptionRequest, judge, share_answer
+from image_analyzer.captions import CaptionAnswer, judge, share_answer
 from image_analyzer.local.pictures import demo_pictures
 from image_analyzer.local.stack import Stack
+from image_analyzer.prompts import CaptionRequest
 from image_analyzer.settings import Settings, load_settings
 from image_analyzer.steps.asking import make_key
 from image_analyzer.thumbnails import paint_thumbnail

@@ -9,8 +9,9 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from image_analyzer.captions import CaptionAnswer, CaptionRequest
+from image_analyzer.captions import CaptionAnswer
 from image_analyzer.hints import Preprocessing
+from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import (
     CheckOutcome,
     ContentKey,

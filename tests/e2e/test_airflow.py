@@ -79,7 +79,7 @@ def test_two_nights(make_airflow_night: Callable[..., AirflowNight]) -> None:
     assert {"cat.jpg": "ok", "copy.jpg": "ok", "red.jpg": "ok", "bad.jpg": "failed", "drawing.svg": "skipped"} == {
         name: row["STATUS"] for name, row in before.items()
     }
-    assert 4 == len(night.night.calls())
+    assert [["en", "fr"]] * 2 == [call["languages"] for call in night.night.calls()]
     log = night.log.read_text()
     assert not [
         secret for secret in (API_KEY, SECRET_KEY, "data:image", before["cat.jpg"]["GPT_SUMMARY"]) if secret in log
@@ -88,12 +88,12 @@ def test_two_nights(make_airflow_night: Callable[..., AirflowNight]) -> None:
     states = night.run_dag()
 
     assert ({"skipped"}, {"skipped"}, {"success"}) == (states["batch.caption"], states["merge"], states["report"])
-    assert (before, 4) == (night.rows(), len(night.night.calls()))
+    assert (before, 2) == (night.rows(), len(night.night.calls()))
 
 
 def test_a_red_run_saves_what_it_can(make_airflow_night: Callable[..., AirflowNight]) -> None:
     """The key is revoked half-way: the run is red after the paid captions were merged; the next pays for the rest only."""
-    night = make_airflow_night(OPENAI_CONCURRENCY="1")
+    night = make_airflow_night(OPENAI_CONCURRENCY="1", OPENAI_LANGUAGES_PER_CALL="1")
     night.land(**numbered(6))
     night.night.order({"kind": "invalid_key", "times": 100, "language": "fr"})
 

@@ -12,19 +12,18 @@ from conftest import paint
 
 from image_analyzer.captions import (
     CaptionAnswer,
-    CaptionRequest,
     Payer,
     add_usage,
     follow,
     judge,
     make_receipt,
-    question,
     read_answer,
     share_answer,
 )
 from image_analyzer.describer import Look, describe, look_at
 from image_analyzer.guardrails import Code, check_caption
 from image_analyzer.languages import supported_languages
+from image_analyzer.prompts import CaptionRequest, question
 from image_analyzer.records import CaptionFlags, ContentKey, ErrorCode, Origin, Usage
 from image_analyzer.settings import PROJECT_ROOT
 

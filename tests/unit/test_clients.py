@@ -12,7 +12,6 @@ import httpx2
 import openai
 import pytest
 
-from image_analyzer.captions import CaptionRequest, make_schema, request_texts
 from image_analyzer.clients.openai_captioner import OpenAICaptioner, OpenAIOptions, map_error
 from image_analyzer.clients.pacing import Pacer, parse_duration, parse_retry_after
 from image_analyzer.clients.snowflake_warehouse import connect_arguments
@@ -20,6 +19,7 @@ from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerE
 from image_analyzer.guardrails import Code
 from image_analyzer.languages import supported_languages
 from image_analyzer.prices import Price, estimate_usd, find_price, image_tokens, is_unseen
+from image_analyzer.prompts import CaptionRequest, make_schema, request_texts
 from image_analyzer.records import ContentKey
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/responses")

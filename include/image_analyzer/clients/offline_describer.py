@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from image_analyzer.captions import CaptionAnswer, CaptionRequest
+from image_analyzer.captions import CaptionAnswer
 from image_analyzer.describer import describe, look_at
+from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import Origin, Usage
 
 

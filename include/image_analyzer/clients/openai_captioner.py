@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from image_analyzer.captions import (
-    CaptionAnswer,
-    CaptionRequest,
-    add_usage,
-    instructions,
-    make_schema,
-    question,
-    read_answer,
-    request_texts,
-)
+from image_analyzer.captions import CaptionAnswer, add_usage, read_answer
 from image_analyzer.clients.pacing import Pacer, parse_retry_after
 from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
 from image_analyzer.prices import Price, is_unseen
+from image_analyzer.prompts import CaptionRequest, instructions, make_schema, question, request_texts
 from image_analyzer.records import ErrorCode, Origin, Usage
 
 if TYPE_CHECKING:

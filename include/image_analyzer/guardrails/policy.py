@@ -1,7 +1,6 @@
 """The wording policy: one versioned file of words per language, read once and compiled.
 
-A list of the file is words between spaces, in a small notation: `_` is a space inside a phrase, `*` any letters, `#` a number,
-`~` up to a few words, `(a|b)` a choice, a straight apostrophe stands for both. Case is ignored, except in lists named `…_exact`.
+A list of the file is words between spaces, in the notation of `notation`. Case is ignored, except in lists named `…_exact`.
 """
 
 from __future__ import annotations
@@ -15,35 +14,14 @@ from importlib.resources import files
 import regex
 from pydantic import BaseModel, ConfigDict
 
+from image_analyzer.guardrails.notation import EDGELESS, NEVER, compile_any, compile_phrases, phrases
 from image_analyzer.languages import base_code, language, supported_languages
 
 # Raised with every change of the rules in code that may change a verdict.
 RULES_VERSION = 1
 
-_NEVER = regex.compile(r"(?!)")
-_LETTER = r"[\p{L}\p{M}\p{N}\u200c]"
-_EDGELESS = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
-# Up to 119, so that an age can be told from the years of an oak or a church.
-_NUMBER = r"(?<!\p{Nd})(?:1[01]\p{Nd}|\p{Nd}{1,2})(?!\p{Nd})"
-_NOTATION = {
-    "_": r"\s+",
-    "*": r"[\p{L}\p{M}]*",
-    "#": _NUMBER,
-    "~": r"[^.!?。！？।]{0,60}?",
-    "'": "['’ʼ]",
-    "(": "(?:",
-    ")": ")",
-    "|": "|",
-}
-
-
 # A man's shoe is a shoe; a man-made pond is a pond.
 _NOT_POSSESSIVE = r"(?!['’]s|['’]\s|-\p{L})"
-# What is written together with the word that follows.
-_GLUED = (
-    (r"\p{Arabic}", "[وف]?(?:بال|كال|لل|ال|[بلك])?"),
-    (r"\p{Hebrew}", "[והבלכשמ]{0,3}"),
-)
 
 
 class _Section(BaseModel):
@@ -149,50 +127,6 @@ class PolicyFile(_Section):
     answers: AnswerWords = AnswerWords()
 
 
-def _phrase(notation: str) -> str:
-    """Return the regular expression of one phrase; edges are word edges where the script has such.
-
-    A `*` at the beginning stands for what Arabic and Hebrew glue before a word: and, in, to, the.
-    """
-    first, last = notation.lstrip("*")[:1], notation[-1]
-    glued = ""
-    if notation.startswith("*"):
-        glued = next((glue for script, glue in _GLUED if regex.match(script, first)), r"[\p{L}\p{M}]{0,12}")
-        notation = notation[1:]
-    body = "".join(_NOTATION.get(character) or regex.escape(character) for character in notation)
-    bare_left = _EDGELESS.match(first) or not regex.match(_LETTER, first)
-    left = "" if bare_left and not glued else f"(?<!{_LETTER})"
-    bound = regex.match(_LETTER, last) and not regex.match(r"\p{Hangul}", last)
-    # Scripts without spaces have no word edge, but a mark still belongs to the letter before it.
-    right = r"(?!\p{M})" if _EDGELESS.match(last) else f"(?!{_LETTER})"
-    return f"{left}{glued}{body}" + (right if bound else "")
-
-
-def phrases(notation: str, endings: str = "") -> str:
-    """Return one regular expression for a list of phrases, the longest first.
-
-    Args:
-        endings: What a `*` at the end of a phrase stands for; any letters if empty.
-    """
-    choice = f"({'|'.join(endings.split())}|)" if endings.split() else "*"
-    words = (f"{word[:-1]}{choice}" if word.endswith("*") else word for word in notation.split())
-    return "|".join(_edged(word) for word in sorted(words, key=len, reverse=True))
-
-
-def _edged(notation: str) -> str:
-    """Return a phrase; one that ends with a choice of endings ends at a word edge, too."""
-    return _phrase(notation) + (f"(?!{_LETTER})" if notation.endswith("|)") else "")
-
-
-def _compiled(notation: str, *, exact: bool = False) -> regex.Pattern[str]:
-    return regex.compile(phrases(notation), 0 if exact else regex.IGNORECASE) if notation.split() else _NEVER
-
-
-def _any_of(patterns: tuple[str, ...], before: str = "", after: str = "") -> regex.Pattern[str]:
-    joined = "|".join(f"(?:{pattern})" for pattern in patterns)
-    return regex.compile(f"{before}(?:{joined}){after}", regex.IGNORECASE) if patterns else _NEVER
-
-
 class Policy:
     """The policy of one language, compiled."""
 
@@ -241,22 +175,22 @@ class Policy:
     @cached_property
     def prefixes(self) -> regex.Pattern[str]:
         """Return what matches "image of" at the start."""
-        return _any_of(self._own.style.prefixes, r"\A\s*", r"\s*")
+        return compile_any(self._own.style.prefixes, r"\A\s*", r"\s*")
 
     @cached_property
     def suffixes(self) -> regex.Pattern[str]:
         """Return what matches "…の写真" at the end; the group `end` is the terminator."""
-        return _any_of(self._own.style.suffixes, after=r"(?P<end>[.。!！…]*)\s*\Z")
+        return compile_any(self._own.style.suffixes, after=r"(?P<end>[.。!！…]*)\s*\Z")
 
     @cached_property
     def chatter_start(self) -> regex.Pattern[str]:
         """Return what matches a preamble."""
-        return _any_of(self._shared.style.chatter_start + self._own.style.chatter_start, r"\A\s*", r"\s*")
+        return compile_any(self._shared.style.chatter_start + self._own.style.chatter_start, r"\A\s*", r"\s*")
 
     @cached_property
     def chatter_end(self) -> regex.Pattern[str]:
         """Return what matches remarks to the reader after the caption."""
-        return _any_of(
+        return compile_any(
             self._shared.style.chatter_end + self._own.style.chatter_end, r"(?:(?<=[.!?。।])|(?<=\n))\s*", r"\s*\Z"
         )
 
@@ -264,17 +198,17 @@ class Policy:
     def first_person(self) -> tuple[regex.Pattern[str], ...]:
         """Return what matches the writer speaking of itself."""
         exact = [regex.compile(pattern) for pattern in self._own.style.first_person_exact]
-        return (_compiled(self._own.style.first_person), *exact)
+        return (compile_phrases(self._own.style.first_person), *exact)
 
     @cached_property
     def placed(self) -> regex.Pattern[str]:
         """Return what matches a verb that says where a thing is."""
-        return _compiled(self._own.style.placed)
+        return compile_phrases(self._own.style.placed)
 
     @cached_property
     def hedges(self) -> regex.Pattern[str]:
         """Return what matches guesswork."""
-        return _compiled(self._own.style.hedges)
+        return compile_phrases(self._own.style.hedges)
 
     @cached_property
     def ages(self) -> tuple[regex.Pattern[str], ...]:
@@ -283,7 +217,7 @@ class Policy:
         beside = self._beside_people(
             people.age_adjectives, between=r"(?:\s+[\p{L}\p{M}-]+)?", not_before=_NOT_POSSESSIVE
         )
-        return _compiled(people.age), beside, self._near_people(people.age_numbers)
+        return compile_phrases(people.age), beside, self._near_people(people.age_numbers)
 
     @cached_property
     def private_attributes(self) -> tuple[regex.Pattern[str], ...]:
@@ -292,18 +226,18 @@ class Policy:
         adjectives = f"{people.age_adjectives} {people.private_adjectives}"
         between = rf"(?:\s+(?:{phrases(adjectives, people.adjective_endings)}))?" if adjectives.split() else ""
         return (
-            _compiled(people.private),
-            _compiled(people.private_exact, exact=True),
+            compile_phrases(people.private),
+            compile_phrases(people.private_exact, exact=True),
             self._beside_people(people.private_adjectives, between, not_before=_NOT_POSSESSIVE),
         )
 
     def _beside_people(self, adjectives: str, between: str = "", not_before: str = "") -> regex.Pattern[str]:
         if not adjectives.split() or not self._own.people.nouns.split():
-            return _NEVER
+            return NEVER
         people = self._own.people
         adjective = f"(?:{phrases(adjectives, people.adjective_endings)})"
         noun = f"(?:{phrases(people.nouns, people.noun_endings)})"
-        gap = r"\s*" if _EDGELESS.match(people.nouns.strip()) else r"\s+"
+        gap = r"\s*" if EDGELESS.match(people.nouns.strip()) else r"\s+"
         ways = []
         if people.order in ("before", "both"):
             ways.append(f"{adjective}{between}{gap}{noun}{not_before}")
@@ -313,7 +247,7 @@ class Policy:
 
     def _near_people(self, words: str) -> regex.Pattern[str]:
         if not words.split() or not self._own.people.nouns.split():
-            return _NEVER
+            return NEVER
         span = f"(?:{phrases(words)})"
         noun = f"(?:{phrases(self._own.people.nouns, self._own.people.noun_endings)})"
         gap = r"[^.,;!?。，、।]"
@@ -329,7 +263,7 @@ class Policy:
         """Return what matches the words that announce a name, and the name."""
         people = self._own.people
         if not people.naming.split():
-            return _NEVER
+            return NEVER
         noun = phrases(people.nouns, people.noun_endings)
         return regex.compile(rf"(?i:{noun})(?:,?\s+\p{{L}}+)?\s+(?i:{phrases(people.naming)})\s+\p{{Lu}}\p{{Ll}}+")
 
@@ -337,7 +271,7 @@ class Policy:
     def refusals(self) -> regex.Pattern[str]:
         """Return what matches a refusal or an apology."""
         starts = self._own.answers.refusal_starts
-        anywhere = _compiled(f"{self._own.answers.refusals} {self._shared.answers.refusals}").pattern
+        anywhere = compile_phrases(f"{self._own.answers.refusals} {self._shared.answers.refusals}").pattern
         at_start = rf"|\A\W*(?:{phrases(starts)})" if starts.split() else ""
         return regex.compile(anywhere + at_start, regex.IGNORECASE)
 
@@ -345,13 +279,13 @@ class Policy:
     def injections(self) -> regex.Pattern[str]:
         """Return what matches instructions to a model."""
         own, shared = self._own.answers, self._shared.answers
-        words = _compiled(f"{own.injections} {shared.injections}").pattern
-        return _any_of((words, *own.injection_patterns, *shared.injection_patterns))
+        words = compile_phrases(f"{own.injections} {shared.injections}").pattern
+        return compile_any((words, *own.injection_patterns, *shared.injection_patterns))
 
     @cached_property
     def labels(self) -> regex.Pattern[str]:
         """Return what matches talk of a classifier."""
-        return _compiled(f"{self._own.answers.labels} {self._shared.answers.labels}")
+        return compile_phrases(f"{self._own.answers.labels} {self._shared.answers.labels}")
 
 
 def _lower_set(*lists: str) -> frozenset[str]:

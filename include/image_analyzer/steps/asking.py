@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from image_analyzer.captions import (
-    PROMPT_VERSION,
     CaptionAnswer,
-    CaptionRequest,
     Judgement,
     Payer,
     follow,
@@ -21,6 +19,7 @@ from image_analyzer.captions import (
 )
 from image_analyzer.errors import FatalError, ImageAnalyzerError, ItemError, RetryableError
 from image_analyzer.ports import Captioner
+from image_analyzer.prompts import PROMPT_VERSION, CaptionRequest
 from image_analyzer.records import ContentKey, ErrorCode, Manifest, Receipt, Record
 from image_analyzer.steps.batchfiles import with_progress
 from image_analyzer.steps.ledger import Claim, Ledger

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from image_analyzer.canaries import PROOF_LANGUAGE, calls_it_red, canaries, check_canary, red_square
-from image_analyzer.captions import CaptionRequest, add_usage
+from image_analyzer.captions import add_usage
 from image_analyzer.errors import FatalError, ItemError, RetryableError
 from image_analyzer.ports import Captioner, ObjectStore
+from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import Record, Usage
 from image_analyzer.steps.asking import make_key
 from image_analyzer.workarea import run_file_uri, sibling_uri
