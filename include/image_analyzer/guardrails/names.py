@@ -30,7 +30,7 @@ def _words(name: str) -> frozenset[str]:
 def find_name(outside: str, rules: Policy) -> tuple[int, int] | None:
     """Find the name of a person in a caption whose quotations are blanked."""
     for match in _PAIR.finditer(outside, overlapped=True):
-        if _is_person(match, rules) and not _is_shown(outside[: match.start()]):
+        if _is_person(match, rules) and not _is_shown(outside[: match.start()], rules):
             return match.span()
     for match in _SINGLE.finditer(outside):
         following = match["next"].strip().lower()
@@ -47,18 +47,19 @@ def find_name(outside: str, rules: Policy) -> tuple[int, int] | None:
             rf"(?:{rules.titles})\s+(?!Jr|Sr)({_NAME})(?:\s+{_NAME})?(?!['’]s)(?P<next>\s+[\p{{L}}’'-]+)?", outside
         )
         thing = titled and (titled["next"] or "").strip().lower() in _words("things")
-        if titled and not thing and not _is_shown(outside[: titled.start()]):
+        if titled and not thing and not _is_shown(outside[: titled.start()], rules):
             return titled.span()
     return None
 
 
-def _is_shown(before: str) -> bool:
-    """Tell whether a thing that shows or honours somebody stands before the name: a memorial to, a poster of."""
+def _is_shown(before: str, rules: Policy) -> bool:
+    """Tell whether the name is a thing's: a memorial to somebody, a poster of somebody, the Mona Lisa, a John Deere."""
     without_names = regex.sub(rf"(?:{_NAME}\s+)+\Z", "", before)
     words = regex.findall(r"\p{L}+", without_names.lower())[-3:]
     if not words:
         return False
-    if words[-1] in _words("things") or words[-1] in _SHOWING:
+    article = rules.code == "en" and words[-1] in ("a", "an", "the")
+    if article or words[-1] in _words("things") or words[-1] in _SHOWING:
         return True
     return words[-1] in _OF and (words[-1] == "by" or any(word in _words("things") for word in words[:-1]))
 

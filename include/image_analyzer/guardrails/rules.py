@@ -39,6 +39,12 @@ _URL = regex.compile(
     r"(?:https?://|ftp://|www\.)\S+|(?<![@\w.-])(?:[a-z0-9-]+\.)+(?:com|org|net|io|ly|co|me|info|biz|gl)/\S+",
     regex.IGNORECASE,
 )
+# After one of these another clause begins: "a photo of a dog that lies on a rug" is no photo on a rug.
+_RELATIVE = regex.compile(
+    r"[,;:]|\b(?:who|that|which|where|while|as|qui|que|où|che|dove|quien|donde|die|der|das|wo|waar|dat|som|där|der"
+    r"|któr\w+|kter\w+|ktor\w+|koji|koja|koje|ki|котор\w+|як\w+|що|който|която|което|кој\w*)\b",
+    regex.IGNORECASE,
+)
 _SNAKE = regex.compile(r"(?<![\w./@-])\p{L}+(?:_\p{L}+)+(?![\w./@-])")
 _WNID = regex.compile(r"(?<!\w)n\d{8}(?!\w)")
 _SCORE_IN_BRACKETS = regex.compile(
@@ -149,9 +155,12 @@ def _find_first_person(wording: Wording) -> Span | None:
 def find_prefix(wording: Wording) -> Span | None:
     """Find "image of", unless the sentence says where that image is: then it is a thing in the picture."""
     match = wording.rules.prefixes.match(wording.text) or wording.rules.suffixes.search(wording.text)
-    if match is None or wording.rules.placed.search(wording.outside):
+    if match is None:
         return None
-    return match.span()
+    rest = wording.outside[match.end() :].strip(" .。")
+    placed = wording.rules.placed.search(wording.outside, match.end() if rest else 0)
+    is_thing = placed and not _RELATIVE.search(wording.outside, match.end(), placed.start())
+    return None if is_thing else match.span()
 
 
 def _find_label(wording: Wording) -> Span | None:
