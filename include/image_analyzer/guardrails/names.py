@@ -16,6 +16,7 @@ _PAIR = regex.compile(
 _SINGLE = regex.compile(rf"(?<![\p{{L}}\p{{M}}’'-])(?P<first>{_NAME})(?P<next>\s+[\p{{L}}\p{{M}}’'-]+)")
 
 
+_ARTICLE = regex.compile(r"\b(?:an?|the)\s+\Z", regex.IGNORECASE)
 _SHOWING = frozenset(("shows", "depicts", "advertises", "paints", "portrays", "features", "honours", "honors"))
 _OF = frozenset(("of", "to", "for", "by", "von", "für", "de", "du", "à", "di", "a", "van", "af", "av"))
 
@@ -54,12 +55,13 @@ def find_name(outside: str, rules: Policy) -> tuple[int, int] | None:
 
 def _is_shown(before: str, rules: Policy) -> bool:
     """Tell whether the name is a thing's: a memorial to somebody, a poster of somebody, the Mona Lisa, a John Deere."""
+    if rules.code == "en" and _ARTICLE.search(before):
+        return True
     without_names = regex.sub(rf"(?:{_NAME}\s+)+\Z", "", before)
     words = regex.findall(r"\p{L}+", without_names.lower())[-3:]
     if not words:
         return False
-    article = rules.code == "en" and words[-1] in ("a", "an", "the")
-    if article or words[-1] in _words("things") or words[-1] in _SHOWING:
+    if words[-1] in _words("things") or words[-1] in _SHOWING:
         return True
     return words[-1] in _OF and (words[-1] == "by" or any(word in _words("things") for word in words[:-1]))
 
