@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
+from image_analyzer.pages import load_template
 from image_analyzer.records import RunReport
 
 SHEET_LIMIT = 400
@@ -66,7 +64,9 @@ def render_sheet(report: RunReport, cards: Sequence[Card]) -> str:
     for card in cards:
         by_uri.setdefault(card.uri, []).append(card)
     pictures = [Picture(group[0], _join_languages(group)) for _, group in sorted(by_uri.items())]
-    return _template().render(report=report, pictures=pictures, limit=SHEET_LIMIT, full=len(cards) >= SHEET_LIMIT)
+    return load_template("contact_sheet").render(
+        report=report, pictures=pictures, limit=SHEET_LIMIT, full=len(cards) >= SHEET_LIMIT
+    )
 
 
 def _join_languages(cards: Sequence[Card]) -> tuple[Card, ...]:
@@ -75,14 +75,6 @@ def _join_languages(cards: Sequence[Card]) -> tuple[Card, ...]:
     for card in cards:
         same.setdefault((card.status, card.caption, card.reason), []).append(card)
     return tuple(group[0]._replace(language=", ".join(card.language for card in group)) for group in same.values())
-
-
-@cache
-def _template() -> Template:
-    # autoescape: captions and file names are other people's text
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = (files("image_analyzer") / "templates" / "contact_sheet.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source)
 
 
 def _shrink(jpeg: bytes) -> str:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined, Template
 
 from image_analyzer.errors import ConfigurationError
 from image_analyzer.guardrails import (
@@ -23,6 +19,7 @@ from image_analyzer.guardrails import (
     repair_caption,
 )
 from image_analyzer.jsonl import load_lines
+from image_analyzer.pages import load_template
 from image_analyzer.records import Record, ResultRow, Status
 
 
@@ -237,11 +234,4 @@ def _measure_speed(cases: Sequence[Case]) -> float:
 
 def render_evaluation(evaluation: Evaluation) -> str:
     """Return the report as HTML that needs nothing else."""
-    return _template().render(e=evaluation, actions=[str(action) for action in Action])
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = (files("image_analyzer") / "templates" / "evaluation.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source)
+    return load_template("evaluation").render(e=evaluation, actions=[str(action) for action in Action])

@@ -463,6 +463,18 @@ def test_a_server_of_ones_own_shows_that_it_sees(make_night: Callable[..., Night
     assert (3, 3) == (len(pipeline.night.calls()), summary.calls)
 
 
+def test_a_retry_still_bills_the_proof(make_night: Callable[..., Night]) -> None:
+    """The red square was asked for by a try that failed: the report of the next try counts it, once."""
+    pipeline = Pipeline(make_night(OPENAI_PROBE="true", OPENAI_MAX_ATTEMPTS="1"))
+    pipeline.land(a__jpg=paint("navy"))
+    wall = {"kind": "say", "text": "A red wall glows."}
+    pipeline.night.order(wall, {"kind": "server_error"})
+    summary = pipeline.run(tries=2)
+
+    assert ({"ok": 1}, 2) == (summary.by_status, summary.calls)
+    assert 3 == len(pipeline.night.calls())
+
+
 def test_a_blind_server_is_asked_nothing_else(make_night: Callable[..., Night]) -> None:
     """A server that calls a red square green gets no picture of ours; the reason names the setting."""
     pipeline = Pipeline(make_night(OPENAI_PROBE="true"))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from image_analyzer.evaluation import Case, judge_case, read_cases
 from image_analyzer.guardrails import (
     Action,
     Code,
     Violation,
     check_caption,
-    count_sentences,
     count_words,
     decide,
     policy_version,
@@ -26,59 +25,42 @@ from image_analyzer.languages import supported_languages
 from image_analyzer.settings import PROJECT_ROOT
 
 GOLDEN = PROJECT_ROOT / "evaluation" / "golden"
-Case = dict[str, Any]
-
-
-def read_cases(path: Path) -> list[Case]:
-    """Read cases, one JSON object a line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @cache
 def golden() -> list[Case]:
     """Return the golden cases."""
-    return [case for path in sorted(GOLDEN.glob("*.jsonl")) for case in read_cases(path)]
+    return read_cases(GOLDEN)
 
 
-def misjudged(case: Case) -> str:
-    """Return what is wrong with the verdict on a case; empty if nothing is."""
-    text, language = case["text"], case["language"]
-    found = check_caption(text, language)
-    codes, expected = {violation.code.value for violation in found}, set(case["violations"])
-    least, most = case.get("words_range") or (case["words"], case["words"])
-    problems = {
-        f"codes {sorted(codes)}": expected <= codes <= expected | set(case.get("also_allowed", ())),
-        f"action {decide(found)}": decide(found) == case["action"],
-        f"sentences {count_sentences(text, language)}": case["sentences"] in (None, count_sentences(text, language)),
-        f"words {count_words(text, language)}": least is None or least <= count_words(text, language) <= most,
-        f"repaired {repair_caption(text, language)!r}": case.get("repaired") in (None, repair_caption(text, language)),
-    }
-    return ", ".join(problem for problem, fine in problems.items() if not fine)
+def misjudged(cases: Iterable[Case]) -> dict[str, tuple[str, ...]]:
+    """Return what is wrong with each verdict, by case."""
+    return {verdict.case.id: verdict.problems for verdict in map(judge_case, cases) if verdict.problems}
 
 
-@pytest.mark.parametrize("language", sorted({case["language"] for case in golden()}))
+@pytest.mark.parametrize("language", sorted({case.language for case in golden()}))
 def test_golden_cases(language: str) -> None:
     """Every golden case of a language gets the expected codes, counts, action and repair; known gaps are still gaps."""
-    cases = [case for case in golden() if case["language"] == language]
-    wrong = {case["id"]: misjudged(case) for case in cases if misjudged(case)}
+    cases = [case for case in golden() if case.language == language]
+    wrong = misjudged(cases)
 
-    assert {case["id"] for case in cases if "known_gap" in case} == set(wrong), wrong
+    assert {case.id for case in cases if case.known_gap} == set(wrong), wrong
 
 
 def test_the_given_examples(assets: Path) -> None:
-    """All examples of the assets are judged as people judged them."""
-    cases = read_cases(assets / "caption_examples.jsonl")
+    """All examples of the assets get the codes, counts, action and repair that people gave them."""
+    cases = read_cases(assets)
 
-    assert {} == {case["id"]: misjudged(case) for case in cases if misjudged(case)}
+    assert {} == misjudged(cases)
     assert len(cases) > 90
 
 
 def test_every_code_has_a_golden_case() -> None:
     """No rule is without a case that breaks it, and one in three cases is a sound caption."""
-    broken = Counter(code for case in golden() for code in case["violations"])
+    broken = Counter(code for case in golden() for code in case.violations)
 
-    assert {code.value for code in Code} == set(broken)
-    assert sum(not case["violations"] for case in golden()) > len(golden()) / 3
+    assert set(Code) == set(broken)
+    assert sum(not case.violations for case in golden()) > len(golden()) / 3
 
 
 def test_a_25_word_sentence_passes() -> None:

@@ -14,7 +14,7 @@ import regex
 
 from image_analyzer.guardrails.formatting import STEPS
 from image_analyzer.guardrails.policy import Policy, policy
-from image_analyzer.guardrails.quotations import find_quotations, mask
+from image_analyzer.guardrails.quotations import mask_quotations
 from image_analyzer.guardrails.rules import (
     Wording,
     find_all,
@@ -87,7 +87,7 @@ def _check_content(core: str, original: str, language: str, rules: Policy, hints
     whole = (0, len(original))
     if is_file_name(core):
         return [Violation(code=Code.FILENAME, message="the caption is a file name", span=whole)]
-    outside = mask(core, [span for span in find_quotations(core) if not span.bracket])
+    outside = mask_quotations(core)
     wording = Wording(core, outside, original, rules, language, hints)
     found: list[Violation] = []
     if is_uninformative(wording):
@@ -186,7 +186,7 @@ def _repair_once(text: str, rules: Policy) -> str:
             core = fixed if has_content(fixed) else core
     if not has_content(core) or is_file_name(core):
         return core
-    outside = mask(core, [span for span in find_quotations(core) if not span.bracket])
+    outside = mask_quotations(core)
     wording = Wording(core, outside, text, rules, rules.code, ())
     if is_uninformative(wording):
         return core

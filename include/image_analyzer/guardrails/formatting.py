@@ -11,7 +11,7 @@ from typing import NamedTuple
 import regex
 
 from image_analyzer.guardrails.policy import Policy
-from image_analyzer.guardrails.quotations import find_quotations, mask, wrapped_inside
+from image_analyzer.guardrails.quotations import mask_quotations, wrapped_inside
 from image_analyzer.guardrails.violations import Code
 
 # Persian and the Indic scripts need the joiners, Khmer and its like the zero-width space, between letters only.
@@ -78,7 +78,7 @@ class Step(NamedTuple):
 
 def _outside(text: str) -> str:
     """Return the text with quotations replaced by a letter-like filler, so that offsets stay and no gap appears."""
-    return mask(text, [span for span in find_quotations(text) if not span.bracket], filler="\ue000")
+    return mask_quotations(text, filler="\ue000")
 
 
 def _span(match: regex.Match[str] | None) -> tuple[int, int] | None:

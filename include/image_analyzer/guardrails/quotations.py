@@ -83,6 +83,11 @@ def mask(text: str, spans: Iterable[Quotation], filler: str = " ") -> str:
     return "".join([*pieces, text[position:]])
 
 
+def mask_quotations(text: str, filler: str = " ") -> str:
+    """Return the text with what is quoted blanked, of the same length; what is bracketed is the writer's own wording."""
+    return mask(text, [span for span in find_quotations(text) if not span.bracket], filler)
+
+
 def wrapped_inside(text: str) -> str | None:
     """Return what is inside if one quotation spans the whole text, but for a full stop after it; else None."""
     stripped = text.strip()

@@ -12,7 +12,7 @@ from image_analyzer.guardrails.detection import is_language
 from image_analyzer.guardrails.names import find_name
 from image_analyzer.guardrails.personal import find_personal_data
 from image_analyzer.guardrails.policy import Policy
-from image_analyzer.guardrails.quotations import find_quotations, mask
+from image_analyzer.guardrails.quotations import find_quotations, mask_quotations
 from image_analyzer.guardrails.violations import Action, Code
 
 Span = tuple[int, int]
@@ -218,8 +218,8 @@ def _find_injection(wording: Wording) -> Span | None:
     found = wording.rules.injections.search(wording.outside)
     if found:
         return found.span()
-    spans = [span for span in find_quotations(wording.original) if not span.bracket]
-    return (0, len(wording.text)) if wording.rules.injections.search(mask(wording.original, spans)) else None
+    dropped = wording.rules.injections.search(mask_quotations(wording.original))
+    return (0, len(wording.text)) if dropped else None
 
 
 RULES = (

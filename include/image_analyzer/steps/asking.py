@@ -199,8 +199,9 @@ class Asking:
                 await self._keep(question, rejected_receipt(question.key, error, None, self._payer(question)), ledger)
             return {}
         except BaseException as error:
-            for question in questions:
-                await asyncio.to_thread(ledger.release, question.key, claims[question], None)
+            # Nobody goes on with this picture unless the fault is a passing one: then languages answered earlier do.
+            for question in questions if isinstance(error, RetryableError) else claims:
+                await asyncio.to_thread(ledger.release, question.key, claims[question], claims[question].answer)
             if not isinstance(error, RetryableError):
                 raise
             self._note_failure(questions, error)

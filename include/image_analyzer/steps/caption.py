@@ -92,7 +92,7 @@ async def _ask(
     questions: Sequence[Question],
 ) -> Proof:
     """Ask all questions, after the server has shown that it sees; return what test pictures cost and showed."""
-    seen, flown = Usage(), Proof()
+    seen, flown = Usage(), Proof(asked_by=manifest_uri)
     try:
         if questions and captioner.paid:
             seen = await prove_sight(store, manifest_uri, captioner)

@@ -17,8 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class Proof(Record):
-    """What test pictures showed, and what asking cost. Kept, so that a retry does not ask again."""
+    """What test pictures showed, and what asking cost. Kept, so that a retry does not ask again.
 
+    Attributes:
+        asked_by: The manifest of the batch that asked and is billed for it.
+    """
+
+    asked_by: str
     problems: tuple[str, ...] = ()
     usage: Usage = Usage()
 
@@ -30,8 +35,11 @@ async def prove_sight(store: ObjectStore, manifest_uri: str, captioner: Captione
         FatalError: It does not: its captions would be inventions.
     """
     uri = run_file_uri(manifest_uri, "sight.json")
-    if captioner.proven or store.read(uri) is not None:
+    if captioner.proven:
         return Usage()
+    if content := store.read(uri):
+        proof = Proof.model_validate_json(content)
+        return proof.usage if proof.asked_by == manifest_uri else Usage()
     request = CaptionRequest(key=make_key("red-square", PROOF_LANGUAGE, captioner), thumbnail=red_square())
     answer = await captioner.caption(request)
     if not calls_it_red(answer):
@@ -40,7 +48,7 @@ async def prove_sight(store: ObjectStore, manifest_uri: str, captioner: Captione
             f"{captioner.model} does not see: shown a red square it said {said[:120]!r}. Check that the server at "
             "OPENAI_BASE_URL runs a vision model and takes images; OPENAI_PROBE=false skips this question"
         )
-    store.write(uri, Proof(usage=answer.usage).model_dump_json().encode(), "application/json")
+    store.write(uri, Proof(asked_by=manifest_uri, usage=answer.usage).model_dump_json().encode(), "application/json")
     return answer.usage
 
 
@@ -61,7 +69,7 @@ async def fly_canaries(store: ObjectStore, manifest_uri: str, captioner: Caption
         usage = add_usage(usage, answer.usage)
         if problem := check_canary(canary, answer, language):
             problems.append(problem)
-    proof = Proof(problems=tuple(problems), usage=usage)
+    proof = Proof(asked_by=manifest_uri, problems=tuple(problems), usage=usage)
     store.write(uri, proof.model_dump_json().encode(), "application/json")
     log.info("canaries: %s", "; ".join(problems) or "all answered well")
     return proof
