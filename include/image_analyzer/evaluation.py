@@ -32,6 +32,7 @@ class Case(Record):
         also_allowed: Codes that may be found.
         repaired: What `repair_caption` must return; None if nothing is expected.
         tier: Kind of evidence that the rule needs: `rule`, `lexicon` or `judge`.
+        subtype: What kind of personal thing is named, such as `plate`; for readers.
         known_gap: Why it is misjudged for now.
     """
 
@@ -44,6 +45,7 @@ class Case(Record):
     violations: tuple[Code, ...] = ()
     action: Action = Action.ACCEPT
     tier: str = "rule"
+    subtype: str = ""
     repaired: str | None = None
     also_allowed: tuple[Code, ...] = ()
     text_language: str | None = None
