@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ class Card(NamedTuple):
             language=row["LANGUAGE"],
             status=row["STATUS"],
             caption=row["GPT_SUMMARY"] or "",
-            reason=error or row["DECORATIVE_REASON"] or "",
+            reason=error or row["DECORATIVE_REASON"] or _flags(row["FLAGS"]),
             origin=row["CAPTION_ORIGIN"] or "",
             size=" · ".join(part for part in (row["MIME_TYPE"] or "", size) if part),
             picture=_shrink(thumbnail) if thumbnail else "",
@@ -75,6 +76,11 @@ def _join_languages(cards: Sequence[Card]) -> tuple[Card, ...]:
     for card in cards:
         same.setdefault((card.status, card.caption, card.reason), []).append(card)
     return tuple(group[0]._replace(language=", ".join(card.language for card in group)) for group in same.values())
+
+
+def _flags(column: str | None) -> str:
+    """Return what FLAGS says for people: `same_caption: as s3://…`; empty if there is none."""
+    return "; ".join(f"{one['flag']}: as {one['image_uri']}" for one in json.loads(column or "[]"))
 
 
 def _shrink(jpeg: bytes) -> str:

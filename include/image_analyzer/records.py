@@ -106,6 +106,7 @@ class ImageMetadata(Record):
         etag, size_bytes, last_modified_at: Of the bytes that were read, which may be newer than the listing's.
         frames: 1 for a still picture.
         thumbnail_uri: `s3://…/thumbnails.zip#<sha256>.jpg`; None if it could not be decoded.
+        phash, mean_colour: What it looks like, see `Fingerprint`.
         error_code: None when the picture is sound.
     """
 
@@ -121,6 +122,8 @@ class ImageMetadata(Record):
     frames: int | None = None
     colour_mode: str | None = None
     thumbnail_uri: str | None = None
+    phash: str | None = None
+    mean_colour: str | None = None
     error_code: ErrorCode | None = None
     error_message: str | None = None
 
@@ -309,12 +312,23 @@ class BatchReport(Record):
     problems: tuple[str, ...] = ()
 
 
+class Flag(StrEnum):
+    """Why a person should look at a row although it is sound. The value is stable: people query it."""
+
+    SAME_CAPTION = "same_caption"
+
+
 class MergeReport(Record):
-    """Row counts of one MERGE."""
+    """Row counts of one MERGE.
+
+    Attributes:
+        flagged: New or changed rows with a flag, by flag.
+    """
 
     staged: int
     inserted: int
     updated: int
+    flagged: dict[Flag, int] = {}
 
     @property
     def unchanged(self) -> int:
@@ -363,7 +377,7 @@ class CheckOutcome(Record):
 class ResultRow(Record):
     """One row of IMAGE_RESULTS as the pipeline writes it. Field names are the columns' names in lower case.
 
-    The review columns and the time stamps belong to the warehouse: no run sets them.
+    `WAREHOUSE_COLUMNS` are set where it is merged.
     """
 
     image_uri: str
@@ -382,6 +396,8 @@ class ResultRow(Record):
     frames: int | None
     colour_mode: str | None
     thumbnail_uri: str | None
+    phash: str | None
+    mean_colour: str | None
     predicted_label: str | None
     predicted_score: float | None
     hints: list[dict[str, Any]] | None
@@ -413,5 +429,13 @@ class ResultRow(Record):
     run_id: str
 
 
-# Columns that only the warehouse sets: people's decisions and time stamps.
-WAREHOUSE_COLUMNS = ("proposed_caption", "review_status", "reviewed_by", "reviewed_at", "created_at", "updated_at")
+# Columns that only the warehouse sets: flags by comparison with other rows, people's decisions, time stamps.
+WAREHOUSE_COLUMNS = (
+    "flags",
+    "proposed_caption",
+    "review_status",
+    "reviewed_by",
+    "reviewed_at",
+    "created_at",
+    "updated_at",
+)

@@ -22,6 +22,8 @@ WITH TYPED AS (
         DOC:frames::NUMBER AS FRAMES,
         DOC:colour_mode::VARCHAR AS COLOUR_MODE,
         DOC:thumbnail_uri::VARCHAR AS THUMBNAIL_URI,
+        DOC:phash::VARCHAR AS PHASH,
+        DOC:mean_colour::VARCHAR AS MEAN_COLOUR,
         DOC:predicted_label::VARCHAR AS PREDICTED_LABEL,
         DOC:predicted_score::FLOAT AS PREDICTED_SCORE,
         DOC:hints AS HINTS,
@@ -62,6 +64,7 @@ AGAIN AS (
 
 SELECT
     TYPED.*,
+    NULL::VARIANT AS FLAGS, -- flag_rows.sql
     CURRENT_TIMESTAMP() AS WRITTEN_AT,
     -- What was read is settled; a fault that time may mend says nothing about the picture.
     (TYPED.SHA256 IS NOT NULL OR AGAIN.CODE IS NULL) AS SETTLED

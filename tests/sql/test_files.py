@@ -39,7 +39,7 @@ def test_a_full_update_sets_every_column() -> None:
     branch = statement("merge_image_results").split("WHEN MATCHED")[1]
     columns = {column.upper() for column in ResultRow.model_fields} - {"IMAGE_URI", "LANGUAGE"}
 
-    assert columns | {"UPDATED_AT"} == set(re.findall(r"^        ([A-Z0-9_]+) = ", branch, re.MULTILINE))
+    assert columns | {"FLAGS", "UPDATED_AT"} == set(re.findall(r"^        ([A-Z0-9_]+) = ", branch, re.MULTILINE))
 
 
 def test_history_keeps_every_column() -> None:

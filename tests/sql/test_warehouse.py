@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -123,6 +124,88 @@ def test_types_are_the_tables(bench: Bench) -> None:
         found["LAST_MODIFIED_AT"].astimezone(UTC), found["SIZE_BYTES"], found["WIDTH_PX"], found["EXTENSION_MATCHES"],
         found["REVIEWED_AT"], found["COST_USD"],
     )  # fmt: skip
+
+
+def looks(name: str, phash: str, colour: str = "#808080", text: str = "A dog runs.", **changes: Any) -> ResultRow:
+    """Return a row of a content of its own that looks as given."""
+    return row(text, of=obj(name), sha256=name, phash=phash, mean_colour=colour, **changes)
+
+
+def flags(bench: Bench) -> dict[str, list[str]]:
+    """Return the siblings of the flagged rows, by image address; each language counts."""
+    found = bench.query("SELECT IMAGE_URI, LANGUAGE, FLAGS FROM IMAGE_RESULTS WHERE FLAGS IS NOT NULL")
+    return {
+        f"{uri.removeprefix('s3://b/')} {language}": [
+            f"{one['flag']} {one['image_uri'].removeprefix('s3://b/')}" for one in json.loads(text)
+        ]
+        for uri, language, text in found
+    }
+
+
+def test_the_same_caption_of_clearly_different_pictures_is_flagged(bench: Bench) -> None:
+    """Both are, in one run, each with the other; a version of the same picture and another language are not."""
+    rows = [
+        looks("a", "00" * 8),
+        looks("b", "ff" * 8),
+        looks("c", "ff" * 7 + "f0"),
+        looks("d", "0f" * 8, text="A cat."),
+    ]
+    report = bench.warehouse.merge([[*rows, looks("e", "0f" * 8, language="fr"), looks("a", "00" * 8, language="fr")]])
+
+    assert {
+        "a en": ["same_caption b", "same_caption c"], "b en": ["same_caption a"], "c en": ["same_caption a"],
+        "a fr": ["same_caption e"], "e fr": ["same_caption a"],
+    } == flags(bench)  # fmt: skip
+    assert {"same_caption": 5} == report.flagged
+    assert {("ok",)} == set(bench.query("SELECT STATUS FROM IMAGE_RESULTS"))
+
+
+def test_a_later_run_flags_its_own_rows_only(bench: Bench) -> None:
+    """A row of an earlier run is a sibling and is not written again; the next run with nothing new changes nothing."""
+    bench.merge(looks("a", "00" * 8))
+
+    assert (1, 0, 0) == bench.merge(looks("b", "00" * 8, "#ff0000", run_id="r2"))
+    assert (0, 0, 1) == bench.merge(looks("b", "00" * 8, "#ff0000", run_id="r3"))
+    assert {"b en": ["same_caption a"]} == flags(bench)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"caption_origin": "offline"},
+        {"status": "needs_review"},
+        {"phash": None},
+        {"sha256": "b"},
+        {"gpt_summary": "A dog runs!"},
+    ],
+)
+def test_what_says_nothing_about_a_model_is_not_flagged(bench: Bench, changes: dict[str, Any]) -> None:
+    """Offline captions are alike by their making; what is not published, not seen, the same bytes or other words is no case."""
+
+    def changed(name: str) -> ResultRow:
+        return ResultRow.model_validate({**looks(name, "00" * 8).model_dump(), **changes})
+
+    for night in (changed("a"), looks("b", "ff" * 8), changed("c")):
+        bench.merge(night)
+
+    assert {} == flags(bench)
+
+
+def test_a_row_that_is_replaced_is_no_sibling(bench: Bench) -> None:
+    """The old caption of a picture that gets a new one tonight does not flag another picture's."""
+    bench.merge(looks("a", "00" * 8))
+    bench.merge(looks("a", "00" * 8, text="Another."), looks("b", "ff" * 8))
+
+    assert {} == flags(bench)
+
+
+def test_a_caption_that_a_model_always_gives_stays_cheap(bench: Bench) -> None:
+    """Thousands of pictures with one caption are compared with a few looks each, and name a few siblings each."""
+    bench.merge(*(looks(f"n{index:04d}", f"{index * 0x9E3779B97F4A7C15 % 2**64:016x}") for index in range(2_000)))
+
+    found = flags(bench)
+    assert 2_000 == len(found)
+    assert 3 == max(len(siblings) for siblings in found.values())
 
 
 def test_one_source_row_per_key(bench: Bench) -> None:

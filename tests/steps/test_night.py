@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -131,6 +132,40 @@ def test_the_same_bytes_uploaded_again_cost_nothing(pipeline: Pipeline) -> None:
 
     assert (1, 1) == (summary.images, len(pipeline.night.calls()))
     assert (cost, "model") == tuple(pipeline.rows()["a.jpg"][name] for name in ("COST_USD", "CAPTION_ORIGIN"))
+
+
+def test_one_caption_for_all_pictures_is_flagged(pipeline: Pipeline) -> None:
+    """A model that says the same of a cat and of a cup: both stay published, both are flagged, the report says so."""
+    pipeline.night.order({"kind": "say", "text": "An animal looks into the camera.", "times": 2})
+    cat = photograph("chelsea.png")
+    pipeline.land(cat__jpg=cat, copy__jpg=cat, coffee__jpg=photograph("coffee.png"))
+
+    summary = pipeline.run()
+
+    rows = pipeline.rows()
+    assert {"same_caption": 3} == summary.merge.flagged  # type: ignore[union-attr]
+    assert ["3 sound rows are flagged same_caption: look at them (column FLAGS)"] == list(summary.notes)
+    assert {pipeline.uri("coffee.jpg")} == {one["image_uri"] for one in json.loads(rows["copy.jpg"]["FLAGS"])}
+    assert {"ok"} == {row["STATUS"] for row in rows.values()}
+    assert (rows["cat.jpg"]["PHASH"], rows["cat.jpg"]["MEAN_COLOUR"]) == (
+        rows["copy.jpg"]["PHASH"],
+        rows["copy.jpg"]["MEAN_COLOUR"],
+    )
+    sheet = pipeline.store.read(summary.contact_sheet_uri or "") or b""
+    assert b"same_caption: as s3://" in sheet
+
+
+def test_a_picture_known_from_before_hashes_is_compared_too(pipeline: Pipeline) -> None:
+    """A row that an earlier version wrote has no hash; a language added later makes it from the thumbnail."""
+    pipeline.land(cat__jpg=photograph("chelsea.png"))
+    pipeline.run()
+    expected = pipeline.rows()["cat.jpg"]["PHASH"]
+    with pipeline.warehouse._session() as cursor:
+        cursor.execute("UPDATE IMAGE_RESULTS SET PHASH = NULL, MEAN_COLOUR = NULL")
+
+    pipeline.run(languages=("fr",))
+
+    assert (expected, 1) == (pipeline.rows("fr")["cat.jpg"]["PHASH"], len(pipeline.store.opened))
 
 
 def test_a_new_language_reads_no_original(pipeline: Pipeline) -> None:

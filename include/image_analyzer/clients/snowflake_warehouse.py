@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
+from image_analyzer.fingerprints import Fingerprint, SameCaption, flag_same_captions
 from image_analyzer.ports import DiscoverQuery
 from image_analyzer.records import (
     TRIED_AGAIN,
@@ -17,6 +18,7 @@ from image_analyzer.records import (
     CheckOutcome,
     ContentKey,
     ErrorCode,
+    Flag,
     ImageMetadata,
     ManifestEntry,
     MergeReport,
@@ -105,12 +107,13 @@ class SnowflakeWarehouse:
             if staged == 0:
                 return MergeReport(staged=0, inserted=0, updated=0)
             cursor.execute(statement("stage_rows"), {"tried_again": _TRIED_AGAIN})
+            flagged = _flag_rows(cursor)
             cursor.execute("BEGIN")  # whatever fails below: closing the session rolls back
             cursor.execute(statement("insert_history"))
             cursor.execute(statement("merge_image_results"))
             inserted, updated = (int(count) for count in _first_row(cursor)[:2])
             cursor.execute("COMMIT")
-            return MergeReport(staged=staged, inserted=inserted, updated=updated)
+            return MergeReport(staged=staged, inserted=inserted, updated=updated, flagged=flagged)
 
     def check(self, run_id: str) -> list[CheckOutcome]:
         """Run every check on the rows of this run."""
@@ -137,6 +140,26 @@ class SnowflakeWarehouse:
                 yield connection.cursor()
             finally:
                 connection.close()
+
+
+def _flag_rows(cursor: SnowflakeCursor) -> dict[Flag, int]:
+    """Flag what only a comparison with other rows shows; return how many rows, by flag."""
+    cursor.execute(statement("select_same_captions"))
+    rows = flag_same_captions(
+        SameCaption(
+            row["IMAGE_URI"],
+            row["LANGUAGE"],
+            Fingerprint(row["PHASH"], row["MEAN_COLOUR"]),
+            row["OTHER_URI"],
+            Fingerprint(row["OTHER_PHASH"], row["OTHER_MEAN_COLOUR"]),
+        )
+        for row in _rows(cursor)
+    )
+    if not rows:
+        return {}
+    _stage(cursor, rows)
+    cursor.execute(statement("flag_rows"))
+    return {Flag.SAME_CAPTION: len(rows)}
 
 
 def _stage(cursor: SnowflakeCursor, documents: Iterable[Mapping[str, Any]]) -> int:

@@ -163,6 +163,8 @@ def _show(console: Console, settings: Settings, report: RunReport, folder: Path)
         f"{merged.inserted if merged else 0} inserted, {merged.updated if merged else 0} updated; "
         f"{report.calls} paid caption calls, ${report.cost_usd:.6f}"
     )
+    for note in report.notes:
+        console.print(f"[dim]{note}[/]")
     if report.contact_sheet_uri:
         sheet = folder / "contact_sheet.html"
         sheet.write_bytes(wiring.make_store(settings).read(report.contact_sheet_uri) or b"")

@@ -14,6 +14,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from image_analyzer.errors import ItemError, RetryableError
+from image_analyzer.fingerprints import make_fingerprint
 from image_analyzer.metadata import decode, decoder_errors, open_image, sniff_mime
 from image_analyzer.ports import ObjectStore
 from image_analyzer.records import TRIED_AGAIN, BatchReport, ErrorCode, ImageMetadata, ManifestEntry, ObjectRef, Record
@@ -101,7 +102,9 @@ def prepare_object(
     """Return the row of one object, whatever is wrong with it; only a `FatalError` gets out."""
     if entry.known is not None and (thumbnail := known.get(entry.known.thumbnail_uri or "")):
         own = thumbnail_uri(pack_uri, entry.known.sha256 or "")
-        return Prepared(entry.known.model_copy(update={"thumbnail_uri": own}), thumbnail, read_original=False)
+        looks = make_fingerprint(thumbnail)._asdict()
+        known_now = entry.known.model_copy(update={"thumbnail_uri": own, **looks})
+        return Prepared(known_now, thumbnail, read_original=False)
     if entry.object.size_bytes > options.max_image_bytes:
         too_large = _failed(entry.object, None, _too_large(entry.object.size_bytes, options))
         return Prepared(too_large, None, read_original=False)
@@ -153,6 +156,7 @@ def describe_bytes(obj: ObjectRef, content: bytes, sha256: str, pack_uri: str, o
         frames=facts.frames,
         colour_mode=facts.colour_mode,
         thumbnail_uri=thumbnail_uri(pack_uri, sha256),
+        **make_fingerprint(thumbnail)._asdict(),
     )
     return Prepared(metadata, thumbnail)
 

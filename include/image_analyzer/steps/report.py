@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from image_analyzer.contactsheet import SHEET_LIMIT, Card, render_sheet
 from image_analyzer.errors import QualityError
@@ -46,7 +47,7 @@ def report(
         cost_usd=round(sum(one.cost_usd for one in everything), 8),
         seconds_by_step={step: round(value, 2) for step, value in seconds.items()},
         problems=tuple(_problems(plan, step_reports, outcome, check_passed=check_passed)),
-        notes=tuple(dict.fromkeys([*plan.notes, *(note for one in everything for note in one.notes)])),
+        notes=tuple(dict.fromkeys(_notes(plan, everything, outcome))),
     )
     if plan.batches and not plan.dry_run:
         if outcome is not None:
@@ -64,6 +65,15 @@ def raise_if_red(summary: RunReport) -> None:
     """
     if summary.problems:
         raise QualityError("; ".join(summary.problems))
+
+
+def _notes(plan: Plan, reports: Iterable[BatchReport], outcome: MergeOutcome | None) -> Iterator[str]:
+    """Yield what people should know although it makes no run red."""
+    yield from plan.notes
+    for one in reports:
+        yield from one.notes
+    for flag, count in (outcome.report.flagged if outcome else {}).items():
+        yield f"{count} sound rows are flagged {flag}: look at them (column FLAGS)"
 
 
 def _problems(

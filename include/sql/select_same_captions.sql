@@ -1,0 +1,61 @@
+-- Purpose: rows about to be merged whose caption another content has word for word, with what both pictures look like.
+-- Grain:   one row per new row and other look, at most 20 looks a caption: an answer that a model always gives stays cheap.
+-- Caller:  Warehouse.merge
+WITH SOUND AS (
+    SELECT
+        IMAGE_URI,
+        LANGUAGE,
+        GPT_SUMMARY,
+        SHA256,
+        PHASH,
+        MEAN_COLOUR
+    FROM RUN_ROWS
+    WHERE STATUS = 'ok' AND CAPTION_ORIGIN IN ('model', 'reused') AND PHASH IS NOT NULL
+),
+
+-- Rows as they will be: what the run replaces does not count.
+OTHERS AS (
+    SELECT
+        OLD.IMAGE_URI,
+        OLD.LANGUAGE,
+        OLD.GPT_SUMMARY,
+        OLD.SHA256,
+        OLD.PHASH,
+        OLD.MEAN_COLOUR
+    FROM IMAGE_RESULTS AS OLD
+    LEFT JOIN RUN_ROWS
+        ON OLD.IMAGE_URI = RUN_ROWS.IMAGE_URI AND OLD.LANGUAGE = RUN_ROWS.LANGUAGE
+    WHERE
+        OLD.STATUS = 'ok'
+        AND OLD.CAPTION_ORIGIN IN ('model', 'reused')
+        AND OLD.PHASH IS NOT NULL
+        AND RUN_ROWS.IMAGE_URI IS NULL
+    UNION ALL
+    SELECT * FROM SOUND
+),
+
+LOOKS AS (
+    SELECT *
+    FROM OTHERS
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY LANGUAGE, GPT_SUMMARY, PHASH, MEAN_COLOUR ORDER BY IMAGE_URI) = 1
+),
+
+FEW_LOOKS AS (
+    SELECT *
+    FROM LOOKS
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY LANGUAGE, GPT_SUMMARY ORDER BY IMAGE_URI) <= 20
+)
+
+SELECT
+    SOUND.IMAGE_URI,
+    SOUND.LANGUAGE,
+    SOUND.PHASH,
+    SOUND.MEAN_COLOUR,
+    FEW_LOOKS.IMAGE_URI AS OTHER_URI,
+    FEW_LOOKS.PHASH AS OTHER_PHASH,
+    FEW_LOOKS.MEAN_COLOUR AS OTHER_MEAN_COLOUR
+FROM SOUND
+INNER JOIN FEW_LOOKS
+    ON SOUND.LANGUAGE = FEW_LOOKS.LANGUAGE AND SOUND.GPT_SUMMARY = FEW_LOOKS.GPT_SUMMARY
+WHERE SOUND.SHA256 <> FEW_LOOKS.SHA256
+ORDER BY SOUND.IMAGE_URI, SOUND.LANGUAGE, FEW_LOOKS.IMAGE_URI
