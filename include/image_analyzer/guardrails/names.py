@@ -16,6 +16,9 @@ _PAIR = regex.compile(
 _SINGLE = regex.compile(rf"(?<![\p{{L}}\p{{M}}’'-])(?P<first>{_NAME})(?P<next>\s+[\p{{L}}\p{{M}}’'-]+)")
 
 
+# Letters on each side of a name in which a statue or a street makes it a thing's.
+_BESIDE = 14
+_CLAUSE_END = r"[.,;:!?،؛۔。，、；：！？।]"
 _ARTICLE = regex.compile(r"\b(?:an?|the)\s+\Z", regex.IGNORECASE)
 _SHOWING = frozenset(("shows", "depicts", "advertises", "paints", "portrays", "features", "honours", "honors"))
 _OF = frozenset(("of", "to", "for", "by", "von", "für", "de", "du", "à", "di", "a", "van", "af", "av"))
@@ -41,6 +44,9 @@ def find_name(outside: str, rules: Policy) -> tuple[int, int] | None:
             and following in _words("doing")
         ):
             return match.span()
+    for match in rules.persons.finditer(outside):
+        if not rules.named_things.search(_around(outside, match)):
+            return match.span()
     if named := rules.naming.search(outside):
         return named.span()
     if rules.titles:
@@ -51,6 +57,13 @@ def find_name(outside: str, rules: Policy) -> tuple[int, int] | None:
         if titled and not thing and not _is_shown(outside[: titled.start()], rules):
             return titled.span()
     return None
+
+
+def _around(outside: str, match: regex.Match[str]) -> str:
+    """Return a name and what stands beside it in its clause."""
+    before = regex.split(_CLAUSE_END, outside[max(0, match.start() - _BESIDE) : match.start()])[-1]
+    after = regex.split(_CLAUSE_END, outside[match.end() : match.end() + _BESIDE])[0]
+    return f"{before} {match.group()} {after}"
 
 
 def _is_shown(before: str, rules: Policy) -> bool:

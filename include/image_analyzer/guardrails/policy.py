@@ -91,6 +91,9 @@ class PeopleWords(_Section):
         order: Where adjectives stand: `before`, `after` or `both`.
         titles: What stands before a name.
         naming: What says that a name follows, such as "named".
+        given: Names of people, in scripts without capitals, that are no other word.
+        persons: Regular expressions of whole names there, such as a family's with a given one.
+        named_things: What makes such a name a thing's, before or after it: a statue, a street.
     """
 
     nouns: str = ""
@@ -105,6 +108,9 @@ class PeopleWords(_Section):
     order: str = "before"
     titles: str = ""
     naming: str = ""
+    given: str = ""
+    persons: tuple[str, ...] = ()
+    named_things: str = ""
 
 
 class AnswerWords(_Section):
@@ -266,6 +272,17 @@ class Policy:
             return NEVER
         noun = phrases(people.nouns, people.noun_endings)
         return regex.compile(rf"(?i:{noun})(?:,?\s+\p{{L}}+)?\s+(?i:{phrases(people.naming)})\s+\p{{Lu}}\p{{Ll}}+")
+
+    @cached_property
+    def persons(self) -> regex.Pattern[str]:
+        """Return what matches a person's name in a script without capitals."""
+        people = self._own.people
+        return compile_any((compile_phrases(people.given).pattern, *people.persons)) if people.given else NEVER
+
+    @cached_property
+    def named_things(self) -> regex.Pattern[str]:
+        """Return what matches a thing that may bear a person's name, in such a script."""
+        return compile_phrases(self._own.people.named_things)
 
     @cached_property
     def refusals(self) -> regex.Pattern[str]:

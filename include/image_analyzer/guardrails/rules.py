@@ -120,28 +120,38 @@ def _odd_quotes(text: str) -> bool:
 
 
 def find_list(wording: Wording) -> Span | None:
-    """Find a list of keywords: short pieces between commas without a word that binds them."""
+    """Find a list of keywords: short pieces between commas without a word that binds them, or one word over and over."""
     bare = _TERMINATOR_AT_END.sub("", wording.outside).strip()
+    pieces = [piece.strip() for piece in _LIST_SEPARATOR.split(bare.lower()) if piece.strip()]
     words = regex.findall(r"[\p{L}\p{M}\p{N}'’-]+", bare.lower())
-    bound = sum(1 for word in words if word in wording.rules.functions)
-    pieces = [piece for piece in _LIST_SEPARATOR.split(bare.lower()) if piece.strip()]
-    common = Counter(word for piece in pieces for word in set(piece.split()) if len(word) > 2)
-    if (
-        len(pieces) >= _FEWEST_KEYWORDS
-        and max(common.values(), default=0) >= _FEWEST_KEYWORDS
-        and max(map(len, map(str.split, pieces))) <= _LONGEST_KEYWORD_WORDS + 1
-    ):
-        return (0, len(wording.text))
-    lengths = [len(piece.split()) for piece in pieces]
-    short = max(lengths, default=0) <= _LONGEST_KEYWORD_WORDS and sum(lengths) <= _MEAN_KEYWORD_WORDS * len(lengths)
-    if _PREDICATE.search(bare):
+    whole = (0, len(wording.text))
+    if _is_variations(pieces):
+        return whole
+    if _PREDICATE.search(bare) or any(word in wording.rules.functions for word in words):
         return None
-    if len(pieces) >= _FEWEST_KEYWORDS and short and not bound:
-        ideographs = sum(len(piece) > 6 for piece in pieces) if regex.search(r"\p{Han}|\p{Thai}", bare) else 0
-        return (0, len(wording.text)) if not ideographs else None
-    counts = Counter(word for word in words if len(word) > 2)
-    repeated = max(counts.values(), default=0)
-    return (0, len(wording.text)) if repeated >= 3 and not bound and repeated * 4 >= len(words) else None
+    return whole if _is_enumeration(pieces) or _is_repetition(words) else None
+
+
+def _is_variations(pieces: Sequence[str]) -> bool:
+    """Tell whether most pieces say the same word: "red car, fast car, old car, car sale"."""
+    common = Counter(word for piece in pieces for word in set(piece.split()) if len(word) > 2)
+    longest = max((len(piece.split()) for piece in pieces), default=0)
+    return max(common.values(), default=0) >= _FEWEST_KEYWORDS and longest <= _LONGEST_KEYWORD_WORDS + 1
+
+
+def _is_enumeration(pieces: Sequence[str]) -> bool:
+    """Tell whether there are only short pieces; where words are not spaced, by their letters."""
+    lengths = [len(piece.split()) for piece in pieces]
+    if len(pieces) < _FEWEST_KEYWORDS or max(lengths) > _LONGEST_KEYWORD_WORDS:
+        return False
+    unspaced = any(regex.search(r"\p{Han}|\p{Thai}", piece) for piece in pieces)
+    return sum(lengths) <= _MEAN_KEYWORD_WORDS * len(lengths) and not (unspaced and max(map(len, pieces)) > 6)
+
+
+def _is_repetition(words: Sequence[str]) -> bool:
+    """Tell whether one word is a quarter of them, three times at least."""
+    repeated = max(Counter(word for word in words if len(word) > 2).values(), default=0)
+    return repeated >= 3 and repeated * 4 >= len(words)
 
 
 def _find_file_name(wording: Wording) -> Span | None:
