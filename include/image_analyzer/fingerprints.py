@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ _DECODED_PX = 64
 _CLEARLY_BITS = 16
 # Mean difference of a channel, 0 to 255, for pictures without a pattern. A quarter brighter is 40 at most.
 _CLEARLY_COLOUR = 64
+# No pair of those photographs differs by 8 bits or fewer; of the versions 98 % do.
+_NEAR_BITS = 8
 _MOST_SIBLINGS = 3
 
 
@@ -44,13 +47,25 @@ def make_fingerprint(jpeg: bytes) -> Fingerprint:
 
 def is_clearly_different(one: Fingerprint, other: Fingerprint) -> bool:
     """Return whether two pictures cannot be versions of one another, such as a smaller, a brighter or a cropped one."""
-    bits = (int(one.phash, 16) ^ int(other.phash, 16)).bit_count()
+    return _differing_bits(one, other) > _CLEARLY_BITS or _is_other_colour(one, other)
+
+
+def is_near_duplicate(one: Fingerprint, other: Fingerprint) -> bool:
+    """Return whether two pictures are all but surely versions of one another."""
+    return _differing_bits(one, other) <= _NEAR_BITS and not _is_other_colour(one, other)
+
+
+def _differing_bits(one: Fingerprint, other: Fingerprint) -> int:
+    return (int(one.phash, 16) ^ int(other.phash, 16)).bit_count()
+
+
+def _is_other_colour(one: Fingerprint, other: Fingerprint) -> bool:
     channels = zip(bytes.fromhex(one.mean_colour[1:]), bytes.fromhex(other.mean_colour[1:]), strict=True)
-    return bits > _CLEARLY_BITS or sum(abs(a - b) for a, b in channels) / 3 > _CLEARLY_COLOUR
+    return sum(abs(a - b) for a, b in channels) / 3 > _CLEARLY_COLOUR
 
 
-class SameCaption(NamedTuple):
-    """A row whose caption a row of another content has, too.
+class Pair(NamedTuple):
+    """A row that is written tonight and a row of another content that has something in common with it.
 
     Attributes:
         other_uri: Image address of the other row.
@@ -63,12 +78,23 @@ class SameCaption(NamedTuple):
     other_looks: Fingerprint
 
 
-def flag_same_captions(found: Iterable[SameCaption]) -> list[dict[str, Any]]:
-    """Return `{image_uri, language, flags}` of each row whose caption a clearly different picture has; a few siblings each."""
+def flag_pairs(same_captions: Iterable[Pair], look_alikes: Iterable[Pair]) -> list[dict[str, Any]]:
+    """Return `{image_uri, language, flags}` of the rows that a person should look at; a few siblings a flag.
+
+    Args:
+        same_captions: Flagged where the pictures are clearly different.
+        look_alikes: Flagged where they are near duplicates.
+    """
+    kinds = [
+        (Flag.SAME_CAPTION, is_clearly_different, same_captions),
+        (Flag.NEAR_DUPLICATE, is_near_duplicate, look_alikes),
+    ]
     flags: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for pair in found:
-        if is_clearly_different(pair.looks, pair.other_looks):
-            siblings = flags.setdefault((pair.image_uri, pair.language), [])
-            if len(siblings) < _MOST_SIBLINGS:
-                siblings.append({"flag": Flag.SAME_CAPTION, "image_uri": pair.other_uri})
+    for flag, is_so, pairs in kinds:
+        told: Counter[tuple[str, str]] = Counter()
+        for pair in pairs:
+            key = (pair.image_uri, pair.language)
+            if told[key] < _MOST_SIBLINGS and is_so(pair.looks, pair.other_looks):
+                told[key] += 1
+                flags.setdefault(key, []).append({"flag": flag, "image_uri": pair.other_uri})
     return [{"image_uri": uri, "language": language, "flags": few} for (uri, language), few in flags.items()]

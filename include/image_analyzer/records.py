@@ -316,6 +316,7 @@ class Flag(StrEnum):
     """Why a person should look at a row although it is sound. The value is stable: people query it."""
 
     SAME_CAPTION = "same_caption"
+    NEAR_DUPLICATE = "near_duplicate"
 
 
 class MergeReport(Record):

@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS IMAGE_RESULTS (
     OUTPUT_TOKENS NUMBER(38, 0) COMMENT 'Output tokens of all attempts; null if the server does not report them',
     COST_USD FLOAT COMMENT 'Cost of all attempts in US dollars at the price of the day; 0 for reused and offline',
     LATENCY_S FLOAT COMMENT 'Seconds the answering requests took',
-    FLAGS VARIANT COMMENT 'Why a person should look at a sound row: list of {flag, image_uri of the other row}, such as same_caption; null if none',
+    FLAGS VARIANT COMMENT 'Why a person should look at a sound row: list of {flag, image_uri of the other row}; null if none',
     PROPOSED_CAPTION VARCHAR COMMENT 'What the model wrote for a new picture whose text a person owns; for the reviewer',
     REVIEW_STATUS VARCHAR COMMENT 'null, approved, edited, rejected, or picture_changed: the picture of a reviewed text was replaced',
     REVIEWED_BY VARCHAR COMMENT 'Person who reviewed the row last',

@@ -20,6 +20,7 @@ from image_analyzer.records import (
     CaptionRow,
     ContentKey,
     ErrorCode,
+    Flag,
     ImageMetadata,
     Manifest,
     ManifestEntry,
@@ -131,15 +132,16 @@ def looks(name: str, phash: str, colour: str = "#808080", text: str = "A dog run
     return row(text, of=obj(name), sha256=name, phash=phash, mean_colour=colour, **changes)
 
 
-def flags(bench: Bench) -> dict[str, list[str]]:
-    """Return the siblings of the flagged rows, by image address; each language counts."""
+def flags(bench: Bench, flag: str) -> dict[str, list[str]]:
+    """Return the siblings of the rows with a flag, by image address and language."""
     found = bench.query("SELECT IMAGE_URI, LANGUAGE, FLAGS FROM IMAGE_RESULTS WHERE FLAGS IS NOT NULL")
-    return {
+    siblings = {
         f"{uri.removeprefix('s3://b/')} {language}": [
-            f"{one['flag']} {one['image_uri'].removeprefix('s3://b/')}" for one in json.loads(text)
+            one["image_uri"].removeprefix("s3://b/") for one in json.loads(text) if one["flag"] == flag
         ]
         for uri, language, text in found
     }
+    return {name: uris for name, uris in siblings.items() if uris}
 
 
 def test_the_same_caption_of_clearly_different_pictures_is_flagged(bench: Bench) -> None:
@@ -153,11 +155,34 @@ def test_the_same_caption_of_clearly_different_pictures_is_flagged(bench: Bench)
     report = bench.warehouse.merge([[*rows, looks("e", "0f" * 8, language="fr"), looks("a", "00" * 8, language="fr")]])
 
     assert {
-        "a en": ["same_caption b", "same_caption c"], "b en": ["same_caption a"], "c en": ["same_caption a"],
-        "a fr": ["same_caption e"], "e fr": ["same_caption a"],
-    } == flags(bench)  # fmt: skip
-    assert {"same_caption": 5} == report.flagged
+        "a en": ["b", "c"], "b en": ["a"], "c en": ["a"], "a fr": ["e"], "e fr": ["a"],
+    } == flags(bench, "same_caption")  # fmt: skip
+    assert 5 == report.flagged[Flag.SAME_CAPTION]
     assert {("ok",)} == set(bench.query("SELECT STATUS FROM IMAGE_RESULTS"))
+
+
+def test_near_duplicates_are_flagged_with_their_sibling(bench: Bench) -> None:
+    """By few differing bits, in this run and against earlier ones; other pictures, other colours and the same bytes are not."""
+    base = 0x9E3779B97F4A7C15
+    bench.merge(looks("old", f"{base:016x}", text="One."))
+    bench.merge(
+        looks("near", f"{base ^ 0b1110_0000_0101:016x}", text="Two.", run_id="r2"),
+        looks("far", f"{base ^ 0x0101_0101_0101_0101_0:016x}", text="Three.", run_id="r2"),
+        looks("red", f"{base:016x}", "#ff0000", text="Four.", run_id="r2"),
+        row("Five.", of=obj("copy"), sha256="old", phash=f"{base:016x}", mean_colour="#808080", run_id="r2"),
+    )
+
+    assert {"near en": ["copy"], "copy en": ["near"]} == flags(bench, "near_duplicate")
+
+
+def test_a_new_version_of_a_picture_is_no_duplicate_of_the_old(bench: Bench) -> None:
+    """A picture that was saved anew under its name replaces the row it resembles."""
+    bench.merge(looks("a", "9e3779b97f4a7c15"))
+    report = bench.warehouse.merge(
+        [[row("Two.", of=obj("a", "e2"), sha256="b", phash="9e3779b97f4a7c15", mean_colour="#808080")]]
+    )
+
+    assert (1, {}) == (report.updated, report.flagged)
 
 
 def test_a_later_run_flags_its_own_rows_only(bench: Bench) -> None:
@@ -166,7 +191,7 @@ def test_a_later_run_flags_its_own_rows_only(bench: Bench) -> None:
 
     assert (1, 0, 0) == bench.merge(looks("b", "00" * 8, "#ff0000", run_id="r2"))
     assert (0, 0, 1) == bench.merge(looks("b", "00" * 8, "#ff0000", run_id="r3"))
-    assert {"b en": ["same_caption a"]} == flags(bench)
+    assert {"b en": ["a"]} == flags(bench, "same_caption")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +213,7 @@ def test_what_says_nothing_about_a_model_is_not_flagged(bench: Bench, changes: d
     for night in (changed("a"), looks("b", "ff" * 8), changed("c")):
         bench.merge(night)
 
-    assert {} == flags(bench)
+    assert {} == flags(bench, "same_caption")
 
 
 def test_a_row_that_is_replaced_is_no_sibling(bench: Bench) -> None:
@@ -196,14 +221,14 @@ def test_a_row_that_is_replaced_is_no_sibling(bench: Bench) -> None:
     bench.merge(looks("a", "00" * 8))
     bench.merge(looks("a", "00" * 8, text="Another."), looks("b", "ff" * 8))
 
-    assert {} == flags(bench)
+    assert {} == flags(bench, "same_caption")
 
 
 def test_a_caption_that_a_model_always_gives_stays_cheap(bench: Bench) -> None:
     """Thousands of pictures with one caption are compared with a few looks each, and name a few siblings each."""
     bench.merge(*(looks(f"n{index:04d}", f"{index * 0x9E3779B97F4A7C15 % 2**64:016x}") for index in range(2_000)))
 
-    found = flags(bench)
+    found = flags(bench, "same_caption")
     assert 2_000 == len(found)
     assert 3 == max(len(siblings) for siblings in found.values())
 

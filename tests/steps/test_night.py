@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Night, paint, photograph
+from PIL import Image
 from pipeline import Pipeline, numbered
 
 from image_analyzer.errors import FatalError, RetryableError
@@ -144,7 +146,7 @@ def test_one_caption_for_all_pictures_is_flagged(pipeline: Pipeline) -> None:
 
     rows = pipeline.rows()
     assert {"same_caption": 3} == summary.merge.flagged  # type: ignore[union-attr]
-    assert ["3 sound rows are flagged same_caption: look at them (column FLAGS)"] == list(summary.notes)
+    assert ["3 rows are flagged same_caption: look at them (column FLAGS)"] == list(summary.notes)
     assert {pipeline.uri("coffee.jpg")} == {one["image_uri"] for one in json.loads(rows["copy.jpg"]["FLAGS"])}
     assert {"ok"} == {row["STATUS"] for row in rows.values()}
     assert (rows["cat.jpg"]["PHASH"], rows["cat.jpg"]["MEAN_COLOUR"]) == (
@@ -153,6 +155,23 @@ def test_one_caption_for_all_pictures_is_flagged(pipeline: Pipeline) -> None:
     )
     sheet = pipeline.store.read(summary.contact_sheet_uri or "") or b""
     assert b"same_caption: as s3://" in sheet
+
+
+def test_a_smaller_copy_is_flagged_and_paid_for(pipeline: Pipeline) -> None:
+    """A near duplicate is another content: it gets a caption of its own, and a flag with its sibling."""
+    cat = photograph("chelsea.png")
+    small, buffer = Image.open(io.BytesIO(cat)), io.BytesIO()
+    small.resize((small.width // 2, small.height // 2)).save(buffer, "JPEG", quality=60)
+    pipeline.land(cat__jpg=cat, coffee__jpg=photograph("coffee.png"))
+    pipeline.run()
+    pipeline.land(small__jpg=buffer.getvalue())
+
+    summary = pipeline.run()
+
+    row = pipeline.rows()["small.jpg"]
+    assert ({"near_duplicate": 1}, 1) == (summary.merge.flagged, summary.calls)  # type: ignore[union-attr]
+    assert [{"flag": "near_duplicate", "image_uri": pipeline.uri("cat.jpg")}] == json.loads(row["FLAGS"])
+    assert ("ok", "model") == (row["STATUS"], row["CAPTION_ORIGIN"])
 
 
 def test_a_picture_known_from_before_hashes_is_compared_too(pipeline: Pipeline) -> None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import paint, photograph
 from PIL import Image, ImageEnhance
 
-from image_analyzer.fingerprints import Fingerprint, is_clearly_different, make_fingerprint
+from image_analyzer.fingerprints import Fingerprint, is_clearly_different, is_near_duplicate, make_fingerprint
 from image_analyzer.thumbnails import paint_thumbnail
 
 NAMES = ("astronaut.png", "chelsea.png", "china.jpg", "coffee.png", "coins.png", "flower.jpg", "moon.png", "rocket.jpg")
@@ -45,6 +45,7 @@ def test_versions_of_a_photograph_are_alike(name: str) -> None:
     }
 
     assert [] == [kind for kind, other in versions.items() if is_clearly_different(seen(image), seen(other))]
+    assert is_near_duplicate(seen(image), seen(versions["smaller"]))
 
 
 def test_photographs_of_other_things_are_clearly_different() -> None:
@@ -73,3 +74,4 @@ def test_four_hundred_photographs(assets: Path) -> None:
 
     assert len(paths) > 300
     assert sum(not is_clearly_different(*pair) for pair in pairs) < len(pairs) / 1_000
+    assert not any(is_near_duplicate(*pair) for pair in pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
-from image_analyzer.fingerprints import Fingerprint, SameCaption, flag_same_captions
+from image_analyzer.fingerprints import Fingerprint, Pair, flag_pairs
 from image_analyzer.ports import DiscoverQuery
 from image_analyzer.records import (
     TRIED_AGAIN,
@@ -144,22 +145,19 @@ class SnowflakeWarehouse:
 
 def _flag_rows(cursor: SnowflakeCursor) -> dict[Flag, int]:
     """Flag what only a comparison with other rows shows; return how many rows, by flag."""
-    cursor.execute(statement("select_same_captions"))
-    rows = flag_same_captions(
-        SameCaption(
-            row["IMAGE_URI"],
-            row["LANGUAGE"],
-            Fingerprint(row["PHASH"], row["MEAN_COLOUR"]),
-            row["OTHER_URI"],
-            Fingerprint(row["OTHER_PHASH"], row["OTHER_MEAN_COLOUR"]),
-        )
-        for row in _rows(cursor)
-    )
-    if not rows:
-        return {}
-    _stage(cursor, rows)
-    cursor.execute(statement("flag_rows"))
-    return {Flag.SAME_CAPTION: len(rows)}
+    flagged = flag_pairs(_pairs(cursor, "select_same_captions"), _pairs(cursor, "select_look_alikes"))
+    if flagged:
+        _stage(cursor, flagged)
+        cursor.execute(statement("flag_rows"))
+    return Counter(flag for row in flagged for flag in {one["flag"] for one in row["flags"]})
+
+
+def _pairs(cursor: SnowflakeCursor, name: str) -> Iterator[Pair]:
+    cursor.execute(statement(name))
+    for row in _rows(cursor):
+        looks = Fingerprint(row["PHASH"], row["MEAN_COLOUR"])
+        other_looks = Fingerprint(row["OTHER_PHASH"], row["OTHER_MEAN_COLOUR"])
+        yield Pair(row["IMAGE_URI"], row["LANGUAGE"], looks, row["OTHER_URI"], other_looks)
 
 
 def _stage(cursor: SnowflakeCursor, documents: Iterable[Mapping[str, Any]]) -> int:

@@ -73,7 +73,7 @@ def _notes(plan: Plan, reports: Iterable[BatchReport], outcome: MergeOutcome | N
     for one in reports:
         yield from one.notes
     for flag, count in (outcome.report.flagged if outcome else {}).items():
-        yield f"{count} sound rows are flagged {flag}: look at them (column FLAGS)"
+        yield f"{count} rows are flagged {flag}: look at them (column FLAGS)"
 
 
 def _problems(
