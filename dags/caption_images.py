@@ -147,11 +147,12 @@ def caption_images() -> None:
         @task(execution_timeout=timedelta(hours=6), pool="openai", retries=5)
         def caption(manifest_uri: str) -> dict[str, Any]:
             from image_analyzer.steps.caption import caption as step
-            from image_analyzer.wiring import caption_options, make_captioner, make_ledger
+            from image_analyzer.wiring import caption_options, make_batch_captioner, make_ledger
 
             with airflow_errors():
                 settings = make_settings()
-                store, captioner = make_store(settings), make_captioner(settings)
+                store = make_store(settings)
+                captioner = make_batch_captioner(settings, store, manifest_uri)
                 warehouse, ledger = make_warehouse(settings), make_ledger(settings, store)
                 done = step(store, warehouse, ledger, manifest_uri, captioner, caption_options(settings))
             return done.model_dump(mode="json")

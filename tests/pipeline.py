@@ -102,7 +102,8 @@ class Pipeline:
 
     def _batch(self, settings: Settings, manifest_uri: str, tries: int) -> None:
         def try_caption() -> None:
-            captioner, ledger = wiring.make_captioner(settings), wiring.make_ledger(settings, self.store)
+            captioner = wiring.make_batch_captioner(settings, self.store, manifest_uri)
+            ledger = wiring.make_ledger(settings, self.store)
             caption(self.store, self.warehouse, ledger, manifest_uri, captioner, wiring.caption_options(settings))
 
         steps = [

@@ -90,7 +90,9 @@ def plan(
 @app.command()
 def results(
     output: Annotated[str, typer.Option("--format", help="table, csv or json")] = "table",
-    status: Annotated[str, typer.Option(help="ok, decorative, pending, needs_review, skipped or failed")] = "",
+    status: Annotated[
+        str, typer.Option(help="ok, decorative, pending, pending_budget, needs_review, skipped or failed")
+    ] = "",
     language: Annotated[str, typer.Option(help="BCP 47 code")] = "",
     limit: Annotated[int, typer.Option(help="At most so many rows, newest first.")] = 100,
 ) -> None:

@@ -89,16 +89,20 @@ def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> 
         store.write(uri, manifest.model_dump_json().encode(), "application/json")
         prepare(store, uri, wiring.prepare_options(settings))
         hint(store, uri, *wiring.make_hint_model(settings))
-        captioner, ledger, warehouse = wiring.make_captioner(settings), _ledger(settings), _warehouse(settings)
-        caption(store, warehouse, ledger, uri, captioner, wiring.caption_options(settings))
+        kept, work = _kept(settings)
+        captioner = wiring.with_caps(
+            settings, wiring.make_captioner(settings), kept, root_uri=work.root_uri, run_uri=None, owner=file.name
+        )
+        ledger = Ledger(kept, work, wiring.stale_claim_s(settings))
+        caption(store, _warehouse(settings), ledger, uri, captioner, wiring.caption_options(settings))
         return read_rows(store, uri)
 
 
-def _ledger(settings: Settings) -> Ledger:
+def _kept(settings: Settings) -> tuple[ObjectStore, WorkArea]:
+    """Return where paid answers and what was spent are kept: in the bucket if one is set, else on this machine."""
     if settings.s3_bucket:
-        return wiring.make_ledger(settings, wiring.make_store(settings))
-    local: ObjectStore = FolderStore(settings.local_stack_dir / "ledger")
-    return Ledger(local, WorkArea("s3://local/adhoc"), wiring.stale_claim_s(settings))
+        return wiring.make_store(settings), wiring.make_work_area(settings)
+    return FolderStore(settings.local_stack_dir / "ledger"), WorkArea("s3://local/adhoc")
 
 
 def _warehouse(settings: Settings) -> Warehouse | None:

@@ -5,6 +5,7 @@ ImageAnalyzerError
 ├── FatalError           stop at once: credentials, quota, schema, a retired model
 ├── RetryableError       try again later; `retry_after_s` says when, if the other side said so
 ├── ItemError            this picture only: it becomes a row with `code`
+├── BudgetExceededError  finish cleanly; what was not asked waits for the next run
 └── QualityError         the data stay, the run is red
 """
 
@@ -28,11 +29,12 @@ class RetryableError(ImageAnalyzerError):
 
     Attributes:
         retry_after_s: Seconds the other side asked to wait; None if it did not say.
+        perhaps_billed: The other side may have done the work although its answer did not arrive.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, perhaps_billed: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.perhaps_billed = retry_after_s, perhaps_billed
 
 
 class ItemError(ImageAnalyzerError):
@@ -45,6 +47,10 @@ class ItemError(ImageAnalyzerError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class BudgetExceededError(ImageAnalyzerError):
+    """A cap on cost leaves too little for the next request. Nothing was asked."""
 
 
 class QualityError(ImageAnalyzerError):

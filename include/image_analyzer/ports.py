@@ -99,10 +99,15 @@ class Captioner(Protocol):
     paid: bool
     proven: bool
 
+    def most_usd(self, request: CaptionRequest) -> float:
+        """Return an upper bound of what one request costs."""
+        ...
+
     async def caption(self, request: CaptionRequest) -> CaptionAnswer:
         """Answer one request, rate limits waited out.
 
         Raises:
+            BudgetExceededError: A cap on cost leaves too little.
             ItemError: This picture will never be answered.
             RetryableError: It may be answered later.
             FatalError: Nothing will be answered until a person acts.

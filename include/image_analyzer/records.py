@@ -29,6 +29,7 @@ class Status(StrEnum):
     OK = "ok"
     DECORATIVE = "decorative"
     PENDING = "pending"
+    PENDING_BUDGET = "pending_budget"
     NEEDS_REVIEW = "needs_review"
     SKIPPED = "skipped"
     FAILED = "failed"
@@ -54,6 +55,7 @@ class ErrorCode(StrEnum):
     REFUSED = "refused"
     REQUEST_REJECTED = "request_rejected"
     IMAGE_NOT_SEEN = "image_not_seen"
+    BUDGET_SPENT = "budget_spent"
 
 
 # The pipeline's fault, not the picture's: the run is red and the next run tries again.
@@ -68,7 +70,7 @@ PIPELINE_FAULTS = frozenset(
     }
 )
 # Tried again, too, but nobody's fault: the run is green.
-TRIED_AGAIN = PIPELINE_FAULTS | {ErrorCode.OBJECT_ARCHIVED}
+TRIED_AGAIN = PIPELINE_FAULTS | {ErrorCode.OBJECT_ARCHIVED, ErrorCode.BUDGET_SPENT}
 
 
 class Origin(StrEnum):

@@ -22,6 +22,10 @@ from image_analyzer.records import (
     Steps,
 )
 
+_UNANSWERED: dict[ErrorCode | None, Status] = {
+    ErrorCode.NOT_CAPTIONED: Status.PENDING,
+    ErrorCode.BUDGET_SPENT: Status.PENDING_BUDGET,
+}
 _SKIPPED = frozenset({ErrorCode.UNSUPPORTED_TYPE, ErrorCode.OBJECT_DELETED})
 
 
@@ -100,8 +104,7 @@ def _verdict(  # noqa: PLR0911 - one return for each way a row can end
             return Status.PENDING, None, None
         return Status.PENDING, ErrorCode.NOT_CAPTIONED, "the caption step did not reach this picture; the next run does"
     if caption.receipt is None:
-        status = Status.PENDING if caption.error_code is ErrorCode.NOT_CAPTIONED else Status.FAILED
-        return status, caption.error_code, caption.error_message
+        return _UNANSWERED.get(caption.error_code, Status.FAILED), caption.error_code, caption.error_message
     if caption.receipt.error_code in PIPELINE_FAULTS:
         return Status.FAILED, caption.receipt.error_code, caption.receipt.error_message
     if caption.receipt.caption is None:

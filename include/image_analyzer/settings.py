@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     openai_output_usd_per_mtok: float | None = Field(
         None, ge=0, description="Price of a million output tokens, likewise."
     )
+    max_run_cost_usd: float | None = Field(
+        None, gt=0, description="A run spends no more; the rest waits for the next run as `pending_budget`."
+    )
+    max_day_cost_usd: float | None = Field(
+        None, gt=0, description="All runs and commands of a day (UTC) together spend no more."
+    )
     openai_conn_id: str = Field(
         "openai_default", description="Airflow connection whose key and host win over the OpenAI settings if it exists."
     )

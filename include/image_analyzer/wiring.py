@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,11 @@ from image_analyzer.ports import Captioner, HintModel, ObjectStore
 from image_analyzer.prices import Price, find_price
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
 from image_analyzer.steps.asking import CaptionOptions
+from image_analyzer.steps.budget import BudgetedCaptioner, Cap
 from image_analyzer.steps.discover import PlanOptions
 from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.prepare import PrepareOptions
-from image_analyzer.workarea import WorkArea
+from image_analyzer.workarea import WorkArea, run_file_uri
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -117,6 +119,41 @@ def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Cap
     return OpenAICaptioner(client, options, model_price(settings))
 
 
+def with_caps(
+    settings: Settings, captioner: Captioner, store: ObjectStore, *, root_uri: str, run_uri: str | None, owner: str
+) -> Captioner:
+    """Return the captioner within the caps on cost; the same one where there are none or it costs nothing.
+
+    Args:
+        root_uri: Below it lies the book of the day.
+        run_uri: Below it lies the book of the run; None if this is no run.
+        owner: Who draws, for the books.
+    """
+    caps = []
+    if settings.max_run_cost_usd and run_uri:
+        caps.append(Cap("MAX_RUN_COST_USD", settings.max_run_cost_usd, lambda: run_uri))
+    if settings.max_day_cost_usd:
+        today = f"{root_uri}/budget"
+        caps.append(
+            Cap(
+                "MAX_DAY_COST_USD", settings.max_day_cost_usd, lambda: f"{today}/{datetime.now(UTC).date().isoformat()}"
+            )
+        )
+    return BudgetedCaptioner(captioner, store, caps, owner) if caps and captioner.paid else captioner
+
+
+def make_batch_captioner(settings: Settings, store: ObjectStore, manifest_uri: str) -> Captioner:
+    """Build who writes the captions of one batch, within the caps of its run and of the day."""
+    return with_caps(
+        settings,
+        make_captioner(settings),
+        store,
+        root_uri=settings.work_prefix_uri,
+        run_uri=run_file_uri(manifest_uri, "budget"),
+        owner=manifest_uri,
+    )
+
+
 def model_price(settings: Settings) -> Price:
     """Return the price of the chosen model.
 
@@ -177,4 +214,5 @@ def plan_options(settings: Settings, *, most_batches: int = _MOST_BATCHES) -> Pl
         thumbnail_px=settings.thumbnail_px,
         replace_offline=online,
         price=model_price(settings) if online else None,
+        max_run_cost_usd=settings.max_run_cost_usd if online else None,
     )

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS IMAGE_RESULTS (
     HINTS VARIANT COMMENT 'Top labels with scores, best first',
     HINT_MODEL VARCHAR COMMENT 'Model that made the hints; off: switched off; missing: no model was found',
     GPT_SUMMARY VARCHAR COMMENT 'The published caption: one sentence, at most 25 words; empty if STATUS is decorative, null if there is none',
-    STATUS VARCHAR NOT NULL COMMENT 'ok, decorative (valid without a caption), pending, needs_review, skipped or failed',
+    STATUS VARCHAR NOT NULL COMMENT 'ok, decorative (valid without a caption), pending, pending_budget, needs_review, skipped or failed',
     ERROR_CODE VARCHAR COMMENT 'Why STATUS is not ok; a stable word',
     ERROR_MESSAGE VARCHAR COMMENT 'The same for people',
     REJECTED_CAPTION VARCHAR COMMENT 'Last text that broke the caption contract; never published',

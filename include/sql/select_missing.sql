@@ -44,7 +44,7 @@ DONE AS (
         )
         OR (R.STATUS = 'failed' AND AGAIN.CODE IS NULL)
         OR (
-            R.STATUS = 'pending' AND NOT %(want_captions)s
+            R.STATUS IN ('pending', 'pending_budget') AND NOT %(want_captions)s
             AND (NOT %(want_hints)s OR COALESCE(R.HINT_MODEL, 'off') <> 'off')
         )
 ),

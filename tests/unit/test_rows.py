@@ -130,6 +130,7 @@ def test_the_sheet_escapes_text_and_shows_no_hint() -> None:
         "GPT_SUMMARY": '<script>alert("x")</script>',
         "FILE_NAME": "<b>.jpg",
         "REJECTED_CAPTION": "rejected-text",
+        "FLAGS": '[{"flag": "same_caption", "image_uri": "<u>"}]',
     }
     report = RunReport(
         run_id="r", listed=1, images=1, batches=1, merge=None, by_status={}, calls=0, cost_usd=0, seconds_by_step={},
@@ -139,6 +140,6 @@ def test_the_sheet_escapes_text_and_shows_no_hint() -> None:
     page = render_sheet(report, [Card.from_row(columns, paint("red"))])
 
     assert "sombrero" in str(columns)
-    for word in ("sombrero", "<script>", "<b>", "<i>", "rejected-text"):
+    for word in ("sombrero", "<script>", "<b>", "<i>", "<u>", "rejected-text"):
         assert word not in page
     assert "data:image/jpeg;base64," in page

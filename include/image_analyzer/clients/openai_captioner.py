@@ -15,7 +15,7 @@ from PIL import Image
 from image_analyzer.captions import CaptionAnswer, add_usage, read_answer
 from image_analyzer.clients.pacing import Pacer, parse_retry_after
 from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
-from image_analyzer.prices import Price, is_unseen
+from image_analyzer.prices import Price, image_tokens, is_unseen, most_text_tokens
 from image_analyzer.prompts import CaptionRequest, instructions, make_schema, question, request_texts
 from image_analyzer.records import ErrorCode, Origin, Usage
 
@@ -85,13 +85,22 @@ class OpenAICaptioner:
             return answer.model_copy(update={"usage": add_usage(spent, own)})
         raise last or RetryableError("no request was allowed")
 
+    def most_usd(self, request: CaptionRequest) -> float:
+        """Return the cost at the most text tokens, the picture's tokens and the longest answer that is allowed."""
+        tokens = most_text_tokens(request_texts(request)) + image_tokens(*self._seen_size(request))
+        return self._price.cost_usd(tokens, self._most_output(request))
+
     def _is_unseen(self, request: CaptionRequest, input_tokens: int | None) -> bool:
+        return is_unseen(input_tokens, request_texts(request), *self._seen_size(request))
+
+    def _seen_size(self, request: CaptionRequest) -> tuple[int, int]:
+        """Return width and height in pixels at which the model sees the thumbnail."""
         with Image.open(io.BytesIO(request.thumbnail)) as image:
             width_px, height_px = image.size
         if self.detail == "low":  # seen at 512 px
             scale = min(1.0, _LOW_DETAIL_PX / max(width_px, height_px))
             width_px, height_px = round(width_px * scale), round(height_px * scale)
-        return is_unseen(input_tokens, request_texts(request), width_px, height_px)
+        return width_px, height_px
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -221,9 +230,9 @@ def map_error(error: Exception, model: str) -> Exception:
             return FatalError("OpenAI: the quota is used up; add credit or raise the limit, then run again")
         return RetryableError("OpenAI: rate limit", retry_after_s=parse_retry_after(error.response.headers))
     if isinstance(error, openai.APITimeoutError):
-        return RetryableError("OpenAI: no answer within OPENAI_TIMEOUT_S")
+        return RetryableError("OpenAI: no answer within OPENAI_TIMEOUT_S", perhaps_billed=True)
     if isinstance(error, openai.APIConnectionError):
-        return RetryableError("OpenAI: the connection failed")
+        return RetryableError("OpenAI: the connection failed", perhaps_billed=True)
     if isinstance(error, openai.InternalServerError | openai.ConflictError):
         retry_after_s = parse_retry_after(error.response.headers)
         return RetryableError(f"OpenAI: server error {error.status_code}", retry_after_s=retry_after_s)
@@ -232,9 +241,9 @@ def map_error(error: Exception, model: str) -> Exception:
     if isinstance(error, openai.APIStatusError):
         return RetryableError(f"OpenAI: unexpected status {error.status_code}")
     if isinstance(error, json.JSONDecodeError | openai.APIError):
-        return RetryableError("OpenAI: the answer is not what the API promises")
+        return RetryableError("OpenAI: the answer is not what the API promises", perhaps_billed=True)
     # A body of another shape makes the client or our reading of it fail in many ways.
-    return RetryableError(f"OpenAI: the answer cannot be read ({type(error).__name__})")
+    return RetryableError(f"OpenAI: the answer cannot be read ({type(error).__name__})", perhaps_billed=True)
 
 
 def _map_bad_request(error: Any) -> Exception:

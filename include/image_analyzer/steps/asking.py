@@ -17,7 +17,7 @@ from image_analyzer.captions import (
     rejected_receipt,
     share_answer,
 )
-from image_analyzer.errors import FatalError, ImageAnalyzerError, ItemError, RetryableError
+from image_analyzer.errors import BudgetExceededError, FatalError, ImageAnalyzerError, ItemError, RetryableError
 from image_analyzer.ports import Captioner
 from image_analyzer.prompts import PROMPT_VERSION, CaptionRequest
 from image_analyzer.records import ContentKey, ErrorCode, Manifest, Receipt, Record
@@ -80,11 +80,13 @@ class Asking:
     ) -> None:
         self.receipts: dict[ContentKey, Receipt] = {}
         self.failures: dict[ContentKey, RetryableError] = {}
+        self.waiting: dict[ContentKey, BudgetExceededError] = {}
         self._captioner, self._ledger, self._thumbnails, self._options = captioner, ledger, thumbnails, options
         self._run_id, self._batch_id = manifest.run_id, manifest.batch_id
         self._held_by_others: list[Question] = []
         self._failed_in_a_row = 0
         self._stop: Exception | None = None
+        self._spent: BudgetExceededError | None = None
 
     async def ask_all(self, questions: Sequence[Question]) -> None:
         """Ask all questions, `concurrency` requests at once; last those that another process was asking at first."""
@@ -112,6 +114,10 @@ class Asking:
     def give_up(self, error: ImageAnalyzerError) -> None:
         """Begin no further question."""
         self._stop = error
+
+    def wait_for_budget(self, error: BudgetExceededError) -> None:
+        """Pay for nothing more; what others have paid for is still taken."""
+        self._spent = error
 
     def raise_problem(self) -> None:
         """Raise what ended the asking, or that some questions have no answer."""
@@ -162,6 +168,9 @@ class Asking:
             for question in group:
                 self._note(question, self._receipt(question, await self._captioner.caption(self._request([question]))))
             return
+        if self._spent is not None:
+            await self._take_known(group, self._ledger, self._spent)
+            return
         claims = {question: await self._claim(question, self._ledger) for question in group}
         mine = {question: claim for question, claim in claims.items() if claim is not None}
         answers = {question: claim.answer for question, claim in mine.items() if claim.answer is not None}
@@ -169,6 +178,14 @@ class Asking:
         if fresh:
             answers |= await self._ask_first(fresh, mine, self._ledger)
         await asyncio.gather(*(self._finish(q, mine[q], answer, self._ledger) for q, answer in answers.items()))
+
+    async def _take_known(self, group: Sequence[Question], ledger: Ledger, spent: BudgetExceededError) -> None:
+        for question in group:
+            found = await asyncio.to_thread(ledger.read, question.key)
+            if found is not None:
+                self._note(question, found)
+            else:
+                self.waiting[question.key] = spent
 
     async def _claim(self, question: Question, ledger: Ledger) -> Claim | None:
         """Claim a question for asking; None if its receipt is there by now, or another process asks."""
@@ -202,9 +219,13 @@ class Asking:
             # Nobody goes on with this picture unless the fault is a passing one: then languages answered earlier do.
             for question in questions if isinstance(error, RetryableError) else claims:
                 await asyncio.to_thread(ledger.release, question.key, claims[question], claims[question].answer)
-            if not isinstance(error, RetryableError):
+            if isinstance(error, RetryableError):
+                self._note_failure(questions, error)
+            elif isinstance(error, BudgetExceededError):
+                self._spent = error
+                self.waiting.update({question.key: error for question in claims})
+            else:
                 raise
-            self._note_failure(questions, error)
             return {}
         shares = share_answer(answer, [question.key.language for question in questions])
         return dict(zip(questions, shares, strict=True))
@@ -227,6 +248,8 @@ class Asking:
                 raise
             if isinstance(error, RetryableError):
                 self._note_failure([question], error)
+            elif isinstance(error, BudgetExceededError):
+                self._spent = self.waiting[question.key] = error
             else:
                 self._stop = error
             return

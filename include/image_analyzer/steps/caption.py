@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from image_analyzer.captions import add_usage
-from image_analyzer.errors import ImageAnalyzerError, RetryableError
+from image_analyzer.errors import BudgetExceededError, ImageAnalyzerError
 from image_analyzer.hints import strong_label
 from image_analyzer.ports import Captioner, ObjectStore, Warehouse
 from image_analyzer.records import (
@@ -62,7 +62,7 @@ def caption(
     proof = asyncio.run(_ask(store, manifest_uri, manifest, captioner, asking, open_questions))
     receipts |= asking.receipts
 
-    rows = list(_make_rows(manifest, metadata, receipts, asking.failures, captioner))
+    rows = list(_make_rows(manifest, metadata, receipts, asking, captioner))
     files.write_lines(CAPTIONS, rows)
     counts = Counter(_outcome(row) for row in rows)
     # What this run paid for this batch, by this try of the task or by an earlier one.
@@ -76,6 +76,7 @@ def caption(
         seconds=round(time.monotonic() - started, 3),
         cost_usd=round(sum(r.usage.cost_usd or 0.0 for r in paid) + (proof.usage.cost_usd or 0.0), 8),
         calls=sum(receipt.usage.attempts for receipt in paid) + proof.usage.attempts,
+        notes=tuple(dict.fromkeys(str(error) for error in asking.waiting.values())),
         problems=proof.problems,
     )
     files.write_report(report)
@@ -98,6 +99,8 @@ async def _ask(
             seen = await prove_sight(store, manifest_uri, captioner)
             if manifest.canaries:
                 flown = await fly_canaries(store, manifest_uri, captioner, questions[0].key.language)
+    except BudgetExceededError as error:
+        asking.wait_for_budget(error)
     except ImageAnalyzerError as error:
         asking.give_up(error)
     await asking.ask_all(questions)
@@ -135,7 +138,7 @@ def _make_rows(
     manifest: Manifest,
     metadata: Sequence[ImageMetadata],
     receipts: Mapping[ContentKey, Receipt],
-    failures: Mapping[ContentKey, RetryableError],
+    asking: Asking,
     captioner: Captioner,
 ) -> Iterator[CaptionRow]:
     languages = {entry.object.uri: entry.languages for entry in manifest.entries}
@@ -144,11 +147,11 @@ def _make_rows(
             key = make_key(row.sha256 or "", language, captioner)
             if key in receipts:
                 yield CaptionRow(uri=row.uri, language=language, receipt=receipts[key])
-            elif key in failures:
-                code, message = ErrorCode.CAPTION_UNAVAILABLE, str(failures[key])
-                yield CaptionRow(uri=row.uri, language=language, error_code=code, error_message=message)
+                continue
+            if key in asking.failures:
+                code, message = ErrorCode.CAPTION_UNAVAILABLE, str(asking.failures[key])
+            elif key in asking.waiting:
+                code, message = ErrorCode.BUDGET_SPENT, f"{asking.waiting[key]}; the next run asks"
             else:
-                message = "asking ended before this picture; the next run asks"
-                yield CaptionRow(
-                    uri=row.uri, language=language, error_code=ErrorCode.NOT_CAPTIONED, error_message=message
-                )
+                code, message = ErrorCode.NOT_CAPTIONED, "asking ended before this picture; the next run asks"
+            yield CaptionRow(uri=row.uri, language=language, error_code=code, error_message=message)

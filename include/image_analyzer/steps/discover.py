@@ -21,6 +21,7 @@ class PlanOptions(Record):
         most_batches: Airflow's `max_map_length`.
         replace_offline: Captions of the offline describer count as missing, since a real captioner is set now.
         price: Of the model; None if captions cost nothing.
+        max_run_cost_usd: What the run may spend; None for any sum.
     """
 
     batch_size: int
@@ -28,6 +29,7 @@ class PlanOptions(Record):
     thumbnail_px: int
     replace_offline: bool
     price: Price | None
+    max_run_cost_usd: float | None = None
 
 
 def list_landing(store: ObjectStore, work: WorkArea, bucket: str, prefix: str) -> Iterator[ObjectRef]:
@@ -94,6 +96,11 @@ def discover(
             store.write(uri, manifest.model_dump_json().encode(), "application/json")
         refs.append(BatchRef(batch_id=manifest.batch_id, uri=uri, images=len(manifest.entries)))
     captions = sum(len(entry.languages) for entry in entries) if request.steps is Steps.CAPTIONS else 0
+    most_usd = estimate_usd(options.price, captions, options.thumbnail_px) if options.price else 0.0
+    if options.max_run_cost_usd is not None and most_usd > options.max_run_cost_usd:
+        notes.append(
+            f"up to ${most_usd:.4f} is more than MAX_RUN_COST_USD={options.max_run_cost_usd:g}: what does not fit will wait"
+        )
     plan = Plan(
         run_id=request.run_id,
         steps=request.steps,
@@ -102,7 +109,7 @@ def discover(
         images=len(entries),
         captions=captions,
         batch_size=size,
-        estimated_cost_usd=estimate_usd(options.price, captions, options.thumbnail_px) if options.price else 0.0,
+        estimated_cost_usd=most_usd,
         batches=tuple(refs),
         notes=tuple(notes),
     )

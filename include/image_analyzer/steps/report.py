@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from image_analyzer.contactsheet import SHEET_LIMIT, Card, render_sheet
 from image_analyzer.errors import QualityError
 from image_analyzer.ports import ObjectStore, Warehouse
-from image_analyzer.records import BatchReport, MergeOutcome, Plan, RunReport
+from image_analyzer.records import BatchReport, ErrorCode, MergeOutcome, Plan, RunReport
 from image_analyzer.steps.batchfiles import STEP_NAMES, BatchFiles
 from image_analyzer.thumbnails import read_pack
 from image_analyzer.workarea import WorkArea
@@ -67,11 +67,15 @@ def raise_if_red(summary: RunReport) -> None:
         raise QualityError("; ".join(summary.problems))
 
 
-def _notes(plan: Plan, reports: Iterable[BatchReport], outcome: MergeOutcome | None) -> Iterator[str]:
+def _notes(plan: Plan, reports: Sequence[BatchReport], outcome: MergeOutcome | None) -> Iterator[str]:
     """Yield what people should know although it makes no run red."""
     yield from plan.notes
     for one in reports:
         yield from one.notes
+    waiting = sum(one.counts.get(ErrorCode.BUDGET_SPENT, 0) for one in reports)
+    if waiting:
+        each_usd = (plan.estimated_cost_usd or 0.0) / max(1, plan.captions)
+        yield f"{waiting} captions wait for budget, at most ${waiting * each_usd:.4f}; the next run asks for them"
     for flag, count in (outcome.report.flagged if outcome else {}).items():
         yield f"{count} rows are flagged {flag}: look at them (column FLAGS)"
 

@@ -7,4 +7,4 @@ SELECT
 FROM IMAGE_RESULTS
 WHERE
     RUN_ID = %(run_id)s
-    AND (STATUS IN ('ok', 'decorative', 'pending', 'needs_review') AND (SHA256 IS NULL OR WIDTH_PX IS NULL OR HEIGHT_PX IS NULL))
+    AND (STATUS IN ('ok', 'decorative', 'pending', 'pending_budget', 'needs_review') AND (SHA256 IS NULL OR WIDTH_PX IS NULL OR HEIGHT_PX IS NULL))

@@ -1,0 +1,186 @@
+"""The caps on cost: account books that all tasks of a run, or of a day, draw from, and a captioner that cannot pass them.
+
+A book is a row of numbered files, each with the sum that was drawn up to it. The next number can be written by one
+process only (`ObjectStore.create`), so that no two draw the same dollar, on however many workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from image_analyzer.captions import CaptionAnswer
+from image_analyzer.errors import BudgetExceededError, ImageAnalyzerError, RetryableError
+from image_analyzer.keys import parse_s3_uri
+from image_analyzer.ports import Captioner, ObjectStore
+from image_analyzer.prompts import CaptionRequest
+from image_analyzer.records import Record
+
+# What a task draws at once: small beside the cap, so that a killed task takes little with it; large beside a request.
+_DRAWN_SHARE = 0.005
+
+
+class Cap(NamedTuple):
+    """A limit of cost.
+
+    Attributes:
+        setting: Its name, for messages.
+        folder_uri: Says where its book lies now: a day's book changes at midnight UTC.
+    """
+
+    setting: str
+    usd: float
+    folder_uri: Callable[[], str]
+
+
+class Entry(Record):
+    """One file of a book.
+
+    Attributes:
+        usd: Drawn; negative where a task gave back what it had not spent.
+        total_usd: Drawn so far, this entry included.
+    """
+
+    owner: str
+    usd: float
+    total_usd: float
+
+
+class Book:
+    """The entries below one address."""
+
+    def __init__(self, store: ObjectStore, folder_uri: str, owner: str) -> None:
+        self.folder_uri = folder_uri
+        self._store, self._owner = store, owner
+        self._number, self._total_usd = -1, 0.0
+
+    def add(self, wanted_usd: float, cap_usd: float) -> float:
+        """Draw at most `wanted_usd`, as much as the cap leaves; give back if it is negative. Returns what was drawn."""
+        self._read_on()
+        while True:
+            usd = min(wanted_usd, max(0.0, cap_usd - self._total_usd))
+            if usd == 0:
+                return 0.0
+            entry = Entry(owner=self._owner, usd=usd, total_usd=self._total_usd + usd)
+            if self._store.create(self._uri(self._number + 1), entry.model_dump_json().encode()):
+                self._number, self._total_usd = self._number + 1, entry.total_usd
+                return usd
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Take note of what others have written since."""
+        if self._number < 0:
+            folder = parse_s3_uri(self.folder_uri)
+            for _ in self._store.list_objects(folder.bucket, f"{folder.key}/"):
+                self._number += 1
+            self._number = max(-1, self._number - 1)
+        while content := self._store.read(self._uri(self._number + 1)):
+            self._number, self._total_usd = self._number + 1, Entry.model_validate_json(content).total_usd
+
+    def _uri(self, number: int) -> str:
+        return f"{self.folder_uri}/{number:06d}.json"
+
+
+class Allowance:
+    """What one task may spend of one cap. A request reserves its upper bound first and is settled by its bill."""
+
+    def __init__(self, store: ObjectStore, cap: Cap, owner: str) -> None:
+        self._store, self._cap, self._owner = store, cap, owner
+        self._book = Book(store, cap.folder_uri(), owner)
+        self._free_usd = 0.0
+        self._reserved_usd = 0.0
+        self._changed = asyncio.Condition()
+
+    async def reserve(self, usd: float) -> None:
+        """Set a sum aside, after requests under way have given back what they did not need.
+
+        Raises:
+            BudgetExceededError: The cap leaves less.
+        """
+        async with self._changed:
+            while self._free_usd < usd:
+                wanted_usd = max(usd - self._free_usd, self._cap.usd * _DRAWN_SHARE)
+                drawn_usd = await asyncio.to_thread(self._draw, wanted_usd)
+                self._free_usd += drawn_usd
+                if self._free_usd < usd and not drawn_usd:
+                    if self._reserved_usd <= 0:
+                        raise BudgetExceededError(f"{self._cap.setting}={self._cap.usd:g} is spent")
+                    await self._changed.wait()
+            self._free_usd -= usd
+            self._reserved_usd += usd
+
+    async def settle(self, reserved_usd: float, spent_usd: float) -> None:
+        """Give back what a request did not cost."""
+        async with self._changed:
+            self._reserved_usd = max(0.0, self._reserved_usd - reserved_usd)
+            self._free_usd += reserved_usd - spent_usd
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give back to the book what was drawn and not spent; what cost more than its upper bound is drawn now."""
+        if self._free_usd:
+            self._book.add(-self._free_usd, float("inf"))
+            self._free_usd = 0.0
+
+    def _draw(self, usd: float) -> float:
+        if self._book.folder_uri != (today := self._cap.folder_uri()):
+            self.close()
+            self._book = Book(self._store, today, self._owner)
+        return self._book.add(usd, self._cap.usd)
+
+
+class BudgetedCaptioner:
+    """A captioner that asks nothing which the caps do not cover.
+
+    Args:
+        inner: Who answers.
+        owner: Run and batch, for the books.
+    """
+
+    def __init__(self, inner: Captioner, store: ObjectStore, caps: Sequence[Cap], owner: str) -> None:
+        self.model, self.detail, self.origin = inner.model, inner.detail, inner.origin
+        self.paid, self.proven = inner.paid, inner.proven
+        self._inner = inner
+        self._allowances = [Allowance(store, cap, owner) for cap in caps]
+
+    def most_usd(self, request: CaptionRequest) -> float:
+        """Return the inner captioner's upper bound."""
+        return self._inner.most_usd(request)
+
+    async def caption(self, request: CaptionRequest) -> CaptionAnswer:
+        """Answer one request within the caps.
+
+        Raises:
+            BudgetExceededError: A cap leaves too little; nothing was asked.
+        """
+        most_usd = self.most_usd(request)
+        held: list[Allowance] = []
+        spent_usd = 0.0
+        try:
+            for allowance in self._allowances:
+                await allowance.reserve(most_usd)
+                held.append(allowance)
+            try:
+                answer = await self._inner.caption(request)
+            except RetryableError as error:
+                spent_usd = most_usd if error.perhaps_billed else 0.0
+                raise
+            except ImageAnalyzerError:
+                raise
+            except BaseException:
+                spent_usd = most_usd
+                raise
+            spent_usd = most_usd if answer.usage.cost_usd is None else answer.usage.cost_usd
+            return answer
+        finally:
+            for allowance in held:
+                await allowance.settle(most_usd, spent_usd)
+
+    async def aclose(self) -> None:
+        """Close connections, and give back what was not spent."""
+        try:
+            await self._inner.aclose()
+        finally:
+            for allowance in self._allowances:
+                await asyncio.to_thread(allowance.close)
