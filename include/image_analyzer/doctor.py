@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from image_analyzer import wiring
 from image_analyzer.errors import ConfigurationError, ImageAnalyzerError
-from image_analyzer.settings import CaptionBackend, Settings, load_settings
+from image_analyzer.settings import CaptionBackend, CaptionMode, Settings, load_settings
 
 
 class Finding(NamedTuple):
@@ -80,7 +80,8 @@ def _captions(settings: Settings) -> str:
         raise map_error(error, settings.openai_model) from None
     finally:
         client.close()
-    return f"{settings.openai_model} answers; ${price.input} / ${price.output} a million tokens in / out"
+    half = ", half of that by flex" if settings.caption_mode is CaptionMode.FLEX else ""
+    return f"{settings.openai_model} answers; ${price.input} / ${price.output} a million tokens in / out{half}"
 
 
 def _model(settings: Settings) -> str:

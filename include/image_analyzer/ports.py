@@ -99,6 +99,11 @@ class Captioner(Protocol):
     paid: bool
     proven: bool
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the owner of the bill should know of how it answered."""
+        ...
+
     def most_usd(self, request: CaptionRequest) -> float:
         """Return an upper bound of what one request costs."""
         ...

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from image_analyzer.errors import ConfigurationError
 from image_analyzer.records import Record
@@ -29,15 +30,20 @@ class Price(Record):
     input: float
     output: float
 
+    def at_tier(self, tier: str | None) -> Price:
+        """Return the price of a service tier as an answer names it; the standard price where it names none or an unknown one."""
+        factor = _content()["tier_factors"].get(tier or "", 1.0)
+        return Price(input=self.input * factor, output=self.output * factor)
+
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
         """Return the cost of one request, to a millionth of a cent."""
         return round((input_tokens * self.input + output_tokens * self.output) / 1_000_000, 8)
 
 
 @cache
-def _table() -> dict[str, Price]:
-    content = json.loads((files("image_analyzer") / "data" / "prices.json").read_text(encoding="utf-8"))
-    return {model: Price(**row) for model, row in content["usd_per_million_tokens"].items()}
+def _content() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((files("image_analyzer") / "data" / "prices.json").read_text(encoding="utf-8"))
+    return content
 
 
 def find_price(model: str, input_usd: float | None = None, output_usd: float | None = None) -> Price:
@@ -48,13 +54,13 @@ def find_price(model: str, input_usd: float | None = None, output_usd: float | N
     """
     if input_usd is not None and output_usd is not None:
         return Price(input=input_usd, output=output_usd)
-    price = _table().get(model)
-    if price is None:
+    row = _content()["usd_per_million_tokens"].get(model)
+    if row is None:
         raise ConfigurationError(
             f"No price is known for model {model!r}: set OPENAI_INPUT_USD_PER_MTOK and OPENAI_OUTPUT_USD_PER_MTOK "
             "(0 for a server of your own)."
         )
-    return price
+    return Price(**row)
 
 
 def image_tokens(width_px: int, height_px: int) -> int:

@@ -30,6 +30,13 @@ class CaptionBackend(StrEnum):
     OFFLINE = "offline"
 
 
+class CaptionMode(StrEnum):
+    """How OpenAI is asked. FLEX is half the price, slower, and goes on at the standard price where there is no room."""
+
+    ONLINE = "online"
+    FLEX = "flex"
+
+
 class ImageDetail(StrEnum):
     """OpenAI's `detail`. `auto` is not offered: it can cost twenty times as much without saying so."""
 
@@ -82,6 +89,13 @@ class Settings(BaseSettings):
     )
     caption_languages: Annotated[tuple[str, ...], NoDecode] = Field(
         ("en",), description="BCP 47 codes, comma separated: `en,fr,pt-BR`."
+    )
+    caption_mode: CaptionMode = Field(
+        CaptionMode.ONLINE, description="`online`, or `flex`: half the price, slower, when OpenAI has room."
+    )
+    flex_timeout_s: float = Field(900.0, gt=0, description="Time for one flex request.")
+    flex_patience_s: float = Field(
+        900.0, ge=0, description="How long flex may be unavailable before a batch goes on at the standard price."
     )
     openai_api_key: SecretStr = Field(SecretStr(""), description="API key; without it captions are written offline.")
     openai_base_url: str = Field("", description="Other OpenAI-compatible server (llama.cpp, vLLM, Ollama).")

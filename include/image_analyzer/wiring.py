@@ -12,7 +12,7 @@ from image_analyzer.clients.s3_store import S3Store, make_client
 from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse, connect_arguments
 from image_analyzer.ports import Captioner, HintModel, ObjectStore
 from image_analyzer.prices import Price, find_price
-from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
+from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, CaptionMode, Settings
 from image_analyzer.steps.asking import CaptionOptions
 from image_analyzer.steps.budget import BudgetedCaptioner, Cap
 from image_analyzer.steps.discover import PlanOptions
@@ -80,7 +80,9 @@ def make_ledger(settings: Settings, store: ObjectStore) -> Ledger:
 
 def stale_claim_s(settings: Settings) -> float:
     """Return how long one question can take at most, all tries and pauses included."""
-    return settings.openai_timeout_s * settings.openai_max_attempts * 2 + 120
+    flex = settings.caption_mode is CaptionMode.FLEX
+    longest_s = max(settings.openai_timeout_s, settings.flex_timeout_s) if flex else settings.openai_timeout_s
+    return longest_s * settings.openai_max_attempts * 2 + 120 + (settings.flex_patience_s if flex else 0)
 
 
 def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Captioner:
@@ -97,7 +99,7 @@ def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Cap
     import httpx2
     from openai import AsyncOpenAI
 
-    from image_analyzer.clients.openai_captioner import OpenAICaptioner, OpenAIOptions
+    from image_analyzer.clients.openai_captioner import FlexOptions, OpenAICaptioner, OpenAIOptions
 
     client = AsyncOpenAI(
         api_key=settings.openai_api_key.get_secret_value(),
@@ -115,6 +117,9 @@ def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Cap
         concurrency=concurrency or settings.openai_concurrency,
         send_image=settings.openai_send_image,
         proven=not (settings.openai_base_url and settings.openai_probe),
+        flex=FlexOptions(settings.flex_timeout_s, settings.flex_patience_s)
+        if settings.caption_mode is CaptionMode.FLEX
+        else None,
     )
     return OpenAICaptioner(client, options, model_price(settings))
 
@@ -214,5 +219,6 @@ def plan_options(settings: Settings, *, most_batches: int = _MOST_BATCHES) -> Pl
         thumbnail_px=settings.thumbnail_px,
         replace_offline=online,
         price=model_price(settings) if online else None,
+        flex=online and settings.caption_mode is CaptionMode.FLEX,
         max_run_cost_usd=settings.max_run_cost_usd if online else None,
     )

@@ -83,6 +83,20 @@ def test_what_is_known_is_reused_without_budget(pipeline: Pipeline) -> None:
     assert 1 == len(pipeline.night.calls())
 
 
+def test_answers_of_others_are_taken_without_budget(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A caption that is in the ledger only, paid for by a command, is taken even after the cap was reached."""
+    picture = tmp_path / "single.jpg"
+    picture.write_bytes(paint("blue"))
+    caption_rows(pipeline.settings, picture, ())
+    pipeline.land(a_new__jpg=paint("red"), b_known__jpg=paint("blue"))
+
+    pipeline.run(pipeline.night.settings(max_run_cost_usd=0.000001, openai_concurrency=1))
+
+    assert {"a_new.jpg": "pending_budget", "b_known.jpg": "ok"} == {
+        name: row["STATUS"] for name, row in pipeline.rows().items()
+    }
+
+
 def test_a_day_is_shared_by_runs_and_commands(pipeline: Pipeline, tmp_path: Path) -> None:
     """A second run and a single picture find the day's cap spent."""
     pipeline.land(**numbered(6))
@@ -163,7 +177,7 @@ def _key() -> Any:
 class Stub:
     """A captioner whose answers cost what is said; it stands in for a bill that a test server cannot send."""
 
-    model, detail, origin, paid, proven = "m", "high", Origin.MODEL, True, True
+    model, detail, origin, paid, proven, notes = "m", "high", Origin.MODEL, True, True, ()
 
     def __init__(self, *outcomes: float | Exception | None) -> None:
         self.outcomes, self.asked, self.open = list(outcomes), 0, asyncio.Event()

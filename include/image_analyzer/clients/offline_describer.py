@@ -23,6 +23,7 @@ class OfflineDescriber:
     origin = Origin.OFFLINE
     paid = False
     proven = True
+    notes: tuple[str, ...] = ()
 
     def __init__(self, translations: Mapping[str, Mapping[str, str]]) -> None:
         self._translations = translations

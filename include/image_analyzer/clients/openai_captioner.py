@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from image_analyzer.captions import CaptionAnswer, add_usage, read_answer
+from image_analyzer.clients.flex import FLEX, FlexGate, FlexUnavailableError, is_no_room
 from image_analyzer.clients.pacing import Pacer, parse_retry_after
 from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
 from image_analyzer.prices import Price, image_tokens, is_unseen, most_text_tokens
@@ -29,6 +30,13 @@ _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 20.0
 
 
+class FlexOptions(NamedTuple):
+    """How flex is asked; see the settings FLEX_TIMEOUT_S and FLEX_PATIENCE_S."""
+
+    timeout_s: float
+    patience_s: float
+
+
 class OpenAIOptions(NamedTuple):
     """How requests are made; see the settings of the same names."""
 
@@ -41,6 +49,7 @@ class OpenAIOptions(NamedTuple):
     concurrency: int
     send_image: bool
     proven: bool
+    flex: FlexOptions | None = None
 
 
 class OpenAICaptioner:
@@ -63,21 +72,34 @@ class OpenAICaptioner:
         self.model, self.detail, self.proven = options.model, options.detail, options.proven
         self._client, self._options, self._price = client, options, price
         self._pacer = Pacer(options.concurrency)
+        self._gate = FlexGate(options.flex.patience_s) if options.flex else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return whether flex had to be given up."""
+        return self._gate.notes if self._gate else ()
 
     async def caption(self, request: CaptionRequest) -> CaptionAnswer:
         """Ask until there is an answer or the tries are used up."""
         spent = Usage()
         last: RetryableError | None = None
-        for attempt in range(self._options.max_attempts):
+        attempt = 0
+        while attempt < self._options.max_attempts:
             started = time.monotonic()
             try:
                 async with self._pacer.slot():
                     started = time.monotonic()
                     answer = await self._ask(request)
+            except FlexUnavailableError:
+                spent = add_usage(spent, Usage(attempts=1))
+                if self._gate:
+                    self._pacer.pause(self._gate.note_refusal())
+                continue
             except RetryableError as error:
                 last = error
                 spent = add_usage(spent, Usage(attempts=1, latency_s=round(time.monotonic() - started, 3)))
                 await self._back_off(error, attempt)
+                attempt += 1
                 continue
             if self._is_unseen(request, answer.usage.input_tokens):
                 answer = answer.model_copy(update={"unseen": True})
@@ -86,7 +108,10 @@ class OpenAICaptioner:
         raise last or RetryableError("no request was allowed")
 
     def most_usd(self, request: CaptionRequest) -> float:
-        """Return the cost at the most text tokens, the picture's tokens and the longest answer that is allowed."""
+        """Return the cost at the most text tokens, the picture's tokens and the longest answer, at the standard price.
+
+        Flex may have to be given up between the question and the answer.
+        """
         tokens = most_text_tokens(request_texts(request)) + image_tokens(*self._seen_size(request))
         return self._price.cost_usd(tokens, self._most_output(request))
 
@@ -118,18 +143,31 @@ class OpenAICaptioner:
 
     async def _ask(self, request: CaptionRequest) -> CaptionAnswer:
         """Send one request."""
+        tier = self._tier_arguments()
         try:
             if self._options.style == "chat":
-                raw = await self._client.chat.completions.with_raw_response.create(**self._chat_arguments(request))
+                completions = self._client.chat.completions.with_raw_response
+                raw = await completions.create(**self._chat_arguments(request), **tier)
                 self._pacer.note(raw.headers)
-                return self._read_chat(request, raw.parse())
-            reply = await self._client.responses.with_raw_response.create(**self._responses_arguments(request))
-            self._pacer.note(reply.headers)
-            return self._read_response(request, reply.parse())
+                answer = self._read_chat(request, raw.parse())
+            else:
+                responses = self._client.responses.with_raw_response
+                reply = await responses.create(**self._responses_arguments(request), **tier)
+                self._pacer.note(reply.headers)
+                answer = self._read_response(request, reply.parse())
+            if self._gate and tier["service_tier"] == FLEX:
+                self._gate.note_success()
+            return answer
         except ImageAnalyzerError:
             raise
         except Exception as error:
             raise map_error(error, self.model) from None
+
+    def _tier_arguments(self) -> dict[str, Any]:
+        if not (self._gate and self._options.flex):
+            return {}
+        patient = {"timeout": self._options.flex.timeout_s} if self._gate.tier == FLEX else {}
+        return {"service_tier": self._gate.tier, **patient}
 
     def _responses_arguments(self, request: CaptionRequest) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -175,7 +213,7 @@ class OpenAICaptioner:
         return self._options.max_output_tokens * (1 + len(request.also))
 
     def _read_response(self, request: CaptionRequest, response: Any) -> CaptionAnswer:
-        usage = self._usage(response.usage, "input_tokens", "output_tokens")
+        usage = self._usage(response, "input_tokens", "output_tokens")
         if response.status == "failed":  # comes with HTTP 200
             code = getattr(response.error, "code", "") or ""
             message = f"{self.model} failed: {code} {getattr(response.error, 'message', '')}"
@@ -190,21 +228,20 @@ class OpenAICaptioner:
         return _read_output(request, response.output_text, reason, usage)
 
     def _read_chat(self, request: CaptionRequest, completion: Any) -> CaptionAnswer:
-        usage = self._usage(completion.usage, "prompt_tokens", "completion_tokens")
+        usage = self._usage(completion, "prompt_tokens", "completion_tokens")
         choice = completion.choices[0]
         if choice.message.refusal or choice.finish_reason == "content_filter":
             return CaptionAnswer(refusal=choice.message.refusal or "stopped by the content filter", usage=usage)
         reason = "max_output_tokens" if choice.finish_reason == "length" else None
         return _read_output(request, choice.message.content or "", reason, usage)
 
-    def _usage(self, usage: Any, input_name: str, output_name: str) -> Usage:
-        """Return tokens and cost; None where the server does not report them, never 0."""
-        if usage is None:
+    def _usage(self, reply: Any, input_name: str, output_name: str) -> Usage:
+        """Return tokens and cost at the tier that served; None where the server does not report them, never 0."""
+        if reply.usage is None:
             return Usage()
-        tokens_in, tokens_out = getattr(usage, input_name), getattr(usage, output_name)
-        return Usage(
-            input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=self._price.cost_usd(tokens_in, tokens_out)
-        )
+        tokens_in, tokens_out = getattr(reply.usage, input_name), getattr(reply.usage, output_name)
+        price = self._price.at_tier(getattr(reply, "service_tier", None))
+        return Usage(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=price.cost_usd(tokens_in, tokens_out))
 
 
 def _read_output(request: CaptionRequest, output: str, incomplete: str | None, usage: Usage) -> CaptionAnswer:
@@ -228,6 +265,8 @@ def map_error(error: Exception, model: str) -> Exception:
     if isinstance(error, openai.RateLimitError):
         if error.code == "insufficient_quota":
             return FatalError("OpenAI: the quota is used up; add credit or raise the limit, then run again")
+        if is_no_room(error):
+            return FlexUnavailableError("OpenAI: no room for flex now")
         return RetryableError("OpenAI: rate limit", retry_after_s=parse_retry_after(error.response.headers))
     if isinstance(error, openai.APITimeoutError):
         return RetryableError("OpenAI: no answer within OPENAI_TIMEOUT_S", perhaps_billed=True)
@@ -251,6 +290,8 @@ def _map_bad_request(error: Any) -> Exception:
     code = str(error.code or "")
     if "image" in code or "content" in code or "policy" in code or "moderation" in code:
         return ItemError(ErrorCode.REQUEST_REJECTED, f"OpenAI rejects the picture: {code}")
+    if error.param == "service_tier":
+        return FatalError("OpenAI does not offer flex for this model: set CAPTION_MODE=online, or another OPENAI_MODEL")
     return FatalError(
         f"OpenAI rejects the request ({code or error.status_code}, parameter {error.param}): check OPENAI_MODEL, "
         "OPENAI_IMAGE_DETAIL and OPENAI_REASONING_EFFORT"

@@ -32,8 +32,16 @@ API_KEY = "sk-local-test-server"
 FAULTS = (
     "rate_limit", "insufficient_quota", "server_error", "timeout", "drop_connection", "junk_body", "junk_shape", "invalid_key",
     "model_gone", "content_policy", "refusal", "truncated_json", "two_sentences", "too_long", "wrong_language",
-    "decorative", "say", "say_raw", "image_lost",
+    "decorative", "say", "say_raw", "image_lost", "no_room",
 )  # fmt: skip
+# Fault -> status, code and message of the answer.
+_REFUSALS = {
+    "no_room": (429, "resource_unavailable", "Resource Unavailable"),
+    "insufficient_quota": (429, "insufficient_quota", "You exceeded your current quota."),
+    "server_error": (500, "server_error", "The server had an error."),
+    "model_gone": (404, "model_not_found", "The model {model} has been deprecated."),
+    "content_policy": (400, "image_content_policy_violation", "The image violates the policy."),
+}
 _CHARACTERS_PER_TOKEN = 4
 _KEPT_CALLS = 20_000
 
@@ -42,7 +50,7 @@ class Control:
     """What the tests ordered and what arrived.
 
     Attributes:
-        faults: Orders `{"kind", "times", ...}`, served first come first; `language` or `image_sha256` narrow one down.
+        faults: Orders `{"kind", "times", ...}`, served first come first; `language`, `image_sha256` or `tier` narrow one down.
             `say` answers with the caption in `text`, `say_raw` with `text` as the whole output.
         calls: One dict per request to the API.
         latency_s: Pause before each answer.
@@ -60,7 +68,7 @@ class Control:
         for order in self.faults:
             language = order.get("language") in (None, call["language"], *call["languages"])
             fits = language and order.get("image_sha256") in (None, call["image_sha256"])
-            if order["times"] > 0 and fits:
+            if order["times"] > 0 and fits and order.get("tier") in (None, call["tier"]):
                 order["times"] -= 1
                 return order
         return None
@@ -93,6 +101,7 @@ def _read_call(body: dict[str, Any]) -> dict[str, Any]:
         "languages": list(captions),
         "images": images,
         "store": body.get("store"),
+        "tier": body.get("service_tier", "default"),
     }
 
 
@@ -180,7 +189,8 @@ async def _answer(request: Request, style: str) -> Response:
     make = _responses_body if style == "responses" else _chat_body
     headers = {"x-ratelimit-limit-requests": "5000", "x-ratelimit-remaining-requests": "4999",
                "x-ratelimit-reset-requests": "12ms"}  # fmt: skip
-    return JSONResponse(make(call["model"], text, usage, kind), headers=headers)
+    answer = {**make(call["model"], text, usage, kind), "service_tier": call["tier"]}
+    return JSONResponse(answer, headers=headers)
 
 
 async def _fault_response(kind: str | None, fault: dict[str, Any], model: str) -> Response | None:
@@ -188,14 +198,9 @@ async def _fault_response(kind: str | None, fault: dict[str, Any], model: str) -
     if kind == "rate_limit":
         headers = {"retry-after": str(fault.get("retry_after", 0.1)), "x-ratelimit-remaining-requests": "0"}
         return _error(429, "rate_limit_exceeded", "Rate limit reached.", headers)
-    if kind == "insufficient_quota":
-        return _error(429, "insufficient_quota", "You exceeded your current quota.")
-    if kind == "server_error":
-        return _error(int(fault.get("status", 500)), "server_error", "The server had an error.")
-    if kind == "model_gone":
-        return _error(404, "model_not_found", f"The model {model} has been deprecated.")
-    if kind == "content_policy":
-        return _error(400, "image_content_policy_violation", "The image violates the policy.")
+    if kind in _REFUSALS:
+        status, code, message = _REFUSALS[kind]
+        return _error(int(fault.get("status", status)), code, message.format(model=model))
     if kind == "timeout":
         await asyncio.sleep(float(fault.get("seconds", 5)))
     if kind == "junk_body":

@@ -144,6 +144,11 @@ class BudgetedCaptioner:
         self._inner = inner
         self._allowances = [Allowance(store, cap, owner) for cap in caps]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the inner captioner's."""
+        return self._inner.notes
+
     def most_usd(self, request: CaptionRequest) -> float:
         """Return the inner captioner's upper bound."""
         return self._inner.most_usd(request)

@@ -76,7 +76,7 @@ def caption(
         seconds=round(time.monotonic() - started, 3),
         cost_usd=round(sum(r.usage.cost_usd or 0.0 for r in paid) + (proof.usage.cost_usd or 0.0), 8),
         calls=sum(receipt.usage.attempts for receipt in paid) + proof.usage.attempts,
-        notes=tuple(dict.fromkeys(str(error) for error in asking.waiting.values())),
+        notes=(*dict.fromkeys(str(error) for error in asking.waiting.values()), *captioner.notes),
         problems=proof.problems,
     )
     files.write_report(report)

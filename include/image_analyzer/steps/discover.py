@@ -21,6 +21,7 @@ class PlanOptions(Record):
         most_batches: Airflow's `max_map_length`.
         replace_offline: Captions of the offline describer count as missing, since a real captioner is set now.
         price: Of the model; None if captions cost nothing.
+        flex: Captions cost half while OpenAI has room.
         max_run_cost_usd: What the run may spend; None for any sum.
     """
 
@@ -29,6 +30,7 @@ class PlanOptions(Record):
     thumbnail_px: int
     replace_offline: bool
     price: Price | None
+    flex: bool = False
     max_run_cost_usd: float | None = None
 
 
@@ -97,6 +99,8 @@ def discover(
         refs.append(BatchRef(batch_id=manifest.batch_id, uri=uri, images=len(manifest.entries)))
     captions = sum(len(entry.languages) for entry in entries) if request.steps is Steps.CAPTIONS else 0
     most_usd = estimate_usd(options.price, captions, options.thumbnail_px) if options.price else 0.0
+    if options.flex and request.dry_run:
+        notes.append(f"half of that, ${most_usd / 2:.4f}, while flex has room")
     if options.max_run_cost_usd is not None and most_usd > options.max_run_cost_usd:
         notes.append(
             f"up to ${most_usd:.4f} is more than MAX_RUN_COST_USD={options.max_run_cost_usd:g}: what does not fit will wait"
