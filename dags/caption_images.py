@@ -10,7 +10,8 @@ checks what it wrote and reports.
 - **A bad picture is a row, a bad run is red.** `report` fails the run after everything that could be saved was saved;
   its message says what to do.
 - **A night without new pictures** makes no caption call, changes no row and is green.
-- **By hand**: trigger with parameters. `dry_run` shows the plan and its cost and does nothing else.
+- **By hand**: trigger with parameters. `dry_run` shows the plan and its cost and does nothing else; `reprocess` runs rows
+  of `IMAGE_RESULTS` again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from airflow.sdk import Asset, CronTriggerTimetable, Param, TriggerRule, dag, ge
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from image_analyzer.languages import supported_languages
-from image_analyzer.records import Plan, RunRequest, Steps
+from image_analyzer.records import Plan, Reason, RunRequest, Steps
 from image_analyzer.settings import settings as read_settings
 from image_analyzer_airflow import (
     RetryByKind,
@@ -49,6 +50,13 @@ PARAMS = {
     "steps": Param(Steps.CAPTIONS.value, enum=[step.value for step in Steps], description="How far to go"),
     "canaries": Param(
         False, type="boolean", description="Also caption test pictures; a wrong answer makes the run red"
+    ),
+    "reprocess": Param(
+        [],
+        type="array",
+        items={"type": "string", "enum": [reason.value for reason in Reason]},
+        examples=[reason.value for reason in Reason],
+        description="Run rows of IMAGE_RESULTS again for these reasons, instead of looking for new objects",
     ),
     "dry_run": Param(False, type="boolean", description="Plan only: show what would be done and what it may cost"),
 }

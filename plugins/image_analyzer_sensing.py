@@ -49,6 +49,9 @@ class NewObjectsSensor(BaseOperator):
         with airflow_errors():
             settings = make_settings()
             request = RunRequest.model_validate_json(self.request)
+            if request.reprocess:
+                self.log.info("reprocessing: `discover` reads IMAGE_RESULTS, nothing is waited for")
+                return True
             store, work = make_store(settings), make_work_area(settings)
             # The mark is taken first: what lands after it is seen by the trigger, what landed before by the warehouse.
             mark = listing_mark(store, work, request.bucket, request.prefix)

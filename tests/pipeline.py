@@ -76,8 +76,7 @@ class Pipeline:
         request = RunRequest(
             run_id=run_id or f"night-{self._nights}",
             bucket=settings.s3_bucket,
-            prefix=settings.s3_prefix,
-            **{"languages": settings.caption_languages, **wanted},
+            **{"prefix": settings.s3_prefix, "languages": settings.caption_languages, **wanted},
         )
         plan = discover(self.store, self.warehouse, work, request, wiring.plan_options(settings))
         if plan.dry_run:

@@ -231,6 +231,29 @@ def make_receipt(key: ContentKey, answer: CaptionAnswer, judgement: Judgement, p
     )
 
 
+def renew(receipt: Receipt) -> Receipt | None:
+    """Judge a stored answer by the policy of today, which may not be the one it was judged by.
+
+    Returns:
+        The receipt, checked anew and perhaps published where it was rejected before; None if its caption breaks a rule now
+        and is to be asked for again.
+    """
+    today = policy_version(receipt.key.language)
+    text = receipt.caption if receipt.caption is not None else receipt.rejected_caption
+    if receipt.policy_version == today or text is None:
+        return receipt
+    renewed = receipt.model_copy(update={"policy_version": today})
+    judgeable = receipt.caption is not None or receipt.error_code is ErrorCode.CAPTION_REJECTED
+    if not text or not judgeable or (receipt.caption is None and Code.TRUNCATED in receipt.violations):
+        return renewed
+    broken = tuple(code for code in Code if code in receipt.violations)
+    answer = CaptionAnswer(text=text, flags=receipt.flags, usage=receipt.usage, broken=broken)
+    judgement = judge(answer, receipt.key.language)
+    if judgement.caption is not None:
+        return make_receipt(receipt.key, answer, judgement, Payer(receipt.origin, receipt.paid_by_uri, receipt.run_id))
+    return None if receipt.caption is not None else renewed
+
+
 def rejected_receipt(key: ContentKey, error: ItemError, first: CaptionAnswer | None, payer: Payer) -> Receipt:
     """Return the receipt of a request that the server will never answer, such as a picture its policy forbids.
 

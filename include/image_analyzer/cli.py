@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from image_analyzer.errors import ImageAnalyzerError
+from image_analyzer.records import Reason
 from image_analyzer.settings import PROJECT_ROOT, load_settings
 
 app = typer.Typer(
@@ -79,12 +80,15 @@ def caption(
 def plan(
     prefix: Annotated[str, typer.Option(help="S3_PREFIX if not given.")] = "",
     limit: Annotated[int | None, typer.Option(help="At most so many pictures.")] = None,
+    reprocess: Annotated[
+        list[Reason] | None, typer.Option(help="Plan a run with this reason to reprocess; repeat it for more.")
+    ] = None,
 ) -> None:
-    """Show what the next run would do and what it may cost. Touches nothing."""
+    """Show what the next run would do, what a run to reprocess would, and what each may cost. Touches nothing."""
     from image_analyzer.commands import show_plan
 
     with _plain_errors():
-        show_plan(console, load_settings(), prefix, limit)
+        show_plan(console, load_settings(), prefix, limit, tuple(reprocess or ()))
 
 
 @app.command()

@@ -25,10 +25,10 @@ from image_analyzer.errors import ConfigurationError
 from image_analyzer.evaluation import evaluate, read_cases, render_evaluation, score_live
 from image_analyzer.languages import parse_languages
 from image_analyzer.ports import ObjectStore, Warehouse
-from image_analyzer.records import Manifest, ManifestEntry, ResultRow, RunRequest, Steps
+from image_analyzer.records import Manifest, ManifestEntry, Reason, ResultRow, RunRequest, Steps
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
 from image_analyzer.steps.caption import caption
-from image_analyzer.steps.discover import discover
+from image_analyzer.steps.discover import discover, find_stale, reason_notes
 from image_analyzer.steps.hint import hint
 from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.merge import read_rows
@@ -109,8 +109,10 @@ def _warehouse(settings: Settings) -> Warehouse | None:
     return wiring.make_warehouse(settings) if settings.snowflake_account else None
 
 
-def show_plan(console: Console, settings: Settings, prefix: str, limit: int | None) -> None:
-    """Print what the next run would do."""
+def show_plan(
+    console: Console, settings: Settings, prefix: str, limit: int | None, reprocess: tuple[Reason, ...] = ()
+) -> None:
+    """Print what the next run would do, then what there is to reprocess; with reasons, what a run for these would do."""
     request = RunRequest(
         run_id="plan",
         bucket=settings.s3_bucket,
@@ -118,17 +120,29 @@ def show_plan(console: Console, settings: Settings, prefix: str, limit: int | No
         languages=settings.caption_languages,
         limit=limit,
         dry_run=True,
+        reprocess=reprocess,
     )
-    store, warehouse = wiring.make_store(settings), wiring.make_warehouse(settings)
-    plan = discover(store, warehouse, wiring.make_work_area(settings), request, wiring.plan_options(settings))
+    store, warehouse, options = (
+        wiring.make_store(settings),
+        wiring.make_warehouse(settings),
+        wiring.plan_options(settings),
+    )
+    plan = discover(store, warehouse, wiring.make_work_area(settings), request, options)
     who = settings.openai_model if settings.backend is CaptionBackend.OPENAI else "the offline describer"
-    console.print(f"{plan.listed} objects under s3://{request.bucket}/{request.prefix}")
-    console.print(f"{plan.images} new or changed, in {len(plan.batches)} batches of at most {plan.batch_size}")
+    if reprocess:
+        console.print(f"{plan.images} pictures of IMAGE_RESULTS to run again, for {', '.join(reprocess)}")
+    else:
+        console.print(f"{plan.listed} objects under s3://{request.bucket}/{request.prefix}")
+        console.print(f"{plan.images} new or changed, in {len(plan.batches)} batches of at most {plan.batch_size}")
     console.print(
         f"{plan.captions} captions in {', '.join(request.languages)} by {who}, at most ${plan.estimated_cost_usd:.4f}"
     )
     for note in plan.notes:
         console.print(f"[yellow]{note}[/]")
+    if not reprocess:
+        _, counts = find_stale(warehouse, request.model_copy(update={"reprocess": tuple(Reason)}), options)
+        for note in reason_notes(counts, options):
+            console.print(f"[dim]to reprocess, not part of it: {note}[/]")
 
 
 def show_results(console: Console, settings: Settings, output: str, filters: Mapping[str, str], limit: int) -> None:

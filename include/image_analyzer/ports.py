@@ -19,6 +19,7 @@ from image_analyzer.records import (
     MergeReport,
     ObjectRef,
     Origin,
+    Reason,
     Receipt,
     ResultRow,
     Steps,
@@ -137,6 +138,31 @@ class DiscoverQuery(NamedTuple):
     replace_offline: bool
 
 
+class StaleQuery(NamedTuple):
+    """What counts as stale.
+
+    Attributes:
+        prefix_uri: How the image addresses begin.
+        model, detail, prompt_version: Of captions as they would be asked for now.
+        hint_model: Empty if hints do not count.
+    """
+
+    languages: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    prefix_uri: str
+    prompt_version: str
+    model: str
+    detail: str
+    hint_model: str
+
+
+class StalePicture(NamedTuple):
+    """One picture to run again, with the reason for each language of its entry."""
+
+    entry: ManifestEntry
+    reasons: tuple[Reason, ...]
+
+
 class Warehouse(Protocol):
     """IMAGE_RESULTS and what belongs to it."""
 
@@ -146,6 +172,10 @@ class Warehouse(Protocol):
 
     def select_missing(self, listing: Iterable[ObjectRef], query: DiscoverQuery) -> list[ManifestEntry]:
         """Return the objects that lack a row, in key order, with their missing languages and what is known of them."""
+        ...
+
+    def select_stale(self, query: StaleQuery) -> list[StalePicture]:
+        """Return pictures of IMAGE_RESULTS to run again, in order of their addresses."""
         ...
 
     def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:

@@ -156,10 +156,29 @@ class HintFile(Record):
     hints: tuple[Hint, ...] = ()
 
 
+class Reason(StrEnum):
+    """Why a row of IMAGE_RESULTS is run through the steps again, by order of what is asked first of a row.
+
+    FAILED: STATUS is failed, whoever's fault it was. BUDGET, CAPTION: it waits for budget, or for any other caption.
+    LANGUAGE: there is no row in a wanted language. MODEL, PROMPT: another model, image detail or prompt wrote the caption.
+    POLICY: it was checked against another wording policy. HINT: another hint model, or none, was used.
+    """
+
+    FAILED = "failed"
+    BUDGET = "budget"
+    CAPTION = "caption"
+    LANGUAGE = "language"
+    MODEL = "model"
+    PROMPT = "prompt"
+    POLICY = "policy"
+    HINT = "hint"
+
+
 class RunRequest(Record):
     """What one run is asked to do.
 
     Attributes:
+        reprocess: Run rows of IMAGE_RESULTS again for these reasons, instead of looking for new objects.
         limit: Take at most so many objects; None for all.
         dry_run: Plan only: nothing is read, asked or written.
         canaries: Also caption test pictures whose right answer is known.
@@ -173,6 +192,7 @@ class RunRequest(Record):
     limit: int | None = Field(None, ge=1)
     dry_run: bool = False
     canaries: bool = False
+    reprocess: tuple[Reason, ...] = ()
 
 
 class ManifestEntry(Record):

@@ -191,6 +191,14 @@ def make_hint_model(settings: Settings) -> tuple[HintModel | None, str]:
     return load_model(folder, settings.hint_threads), ""
 
 
+def hint_model_name(settings: Settings) -> str:
+    """Return the name that rows of the chosen hint model carry; empty without one. The model is not loaded."""
+    from image_analyzer.clients.litert_model import MANIFEST_FILE, read_manifest
+
+    folder = hint_folder(settings)
+    return read_manifest(folder).name if settings.use_tf_hint and (folder / MANIFEST_FILE).exists() else ""
+
+
 def prepare_options(settings: Settings) -> PrepareOptions:
     """Return the bounds of what `prepare` reads."""
     return PrepareOptions(
@@ -219,6 +227,9 @@ def plan_options(settings: Settings, *, most_batches: int = _MOST_BATCHES) -> Pl
         thumbnail_px=settings.thumbnail_px,
         replace_offline=online,
         price=model_price(settings) if online else None,
+        model=settings.openai_model if online else "",
+        detail=settings.openai_image_detail if online else "",
+        hint_model=hint_model_name(settings),
         flex=online and settings.caption_mode is CaptionMode.FLEX,
         max_run_cost_usd=settings.max_run_cost_usd if online else None,
     )

@@ -84,4 +84,16 @@ WHERE
             AND (TYPED.ERROR_CODE IS NULL OR AGAIN.CODE IS NOT NULL)
             AND (TYPED.SHA256 IS NULL OR TYPED.SHA256 = OLD.SHA256)
         )
+        -- Nor because a newer prompt or model could not make a better one.
+        AND NOT (
+            OLD.STATUS IN ('ok', 'decorative')
+            AND TYPED.GPT_SUMMARY IS NULL
+            AND TYPED.SHA256 = OLD.SHA256
+            AND OLD.CAPTION_ORIGIN IN ('model', 'reused')
+            AND (
+                TYPED.PROMPT_VERSION <> OLD.PROMPT_VERSION
+                OR TYPED.CAPTION_MODEL <> OLD.CAPTION_MODEL
+                OR TYPED.IMAGE_DETAIL <> OLD.IMAGE_DETAIL
+            )
+        )
     )

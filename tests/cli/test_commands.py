@@ -69,6 +69,10 @@ def test_from_a_folder_to_rows(shell: Shell, folder: Path) -> None:
     Pipeline(shell.night).run()
 
     assert "0 new or changed" in shell.run("plan").stdout
+    stale = shell.run("plan", OPENAI_MODEL="gpt-5.6-luna").stdout
+    assert "to reprocess, not part of it: model: 2 captions, at most $0.00" in stale
+    chosen = shell.run("plan", "--reprocess", "model", OPENAI_MODEL="gpt-5.6-luna").stdout
+    assert "2 pictures of IMAGE_RESULTS to run again, for model" in chosen
     rows = json.loads(shell.run("results", "--format", "json").stdout)
     assert {"cat.jpg", "red.png"} == {row["FILE_NAME"] for row in rows}
     table = list(csv.DictReader(io.StringIO(shell.run("results", "--format", "csv", "--status", "ok").stdout)))

@@ -144,7 +144,7 @@ def test_a_night_of_bad_files_is_green(make_airflow_night: Callable[..., Airflow
 
 
 def test_parameters_of_a_manual_run(make_airflow_night: Callable[..., AirflowNight]) -> None:
-    """A dry run plans and does nothing else; a run for metadata asks for no caption."""
+    """A dry run plans and does nothing else; a run for metadata asks for no caption, one to reprocess asks for what it left."""
     night = make_airflow_night()
     night.land(**numbered(3))
 
@@ -155,6 +155,9 @@ def test_parameters_of_a_manual_run(make_airflow_night: Callable[..., AirflowNig
     night.run_dag(steps="metadata", limit=2)
     assert [("pending", "off")] * 2 == [(row["STATUS"], row["HINT_MODEL"]) for row in night.rows().values()]
     assert [] == night.night.calls()
+
+    night.run_dag(reprocess=["caption"])
+    assert ["ok", "ok"] == [row["STATUS"] for row in night.rows().values()]
 
 
 def test_a_live_scheduler_defers_and_resumes(make_airflow_night: Callable[..., AirflowNight], tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
 from image_analyzer.fingerprints import Fingerprint, Pair, flag_pairs
-from image_analyzer.ports import DiscoverQuery
+from image_analyzer.guardrails import policy_version
+from image_analyzer.ports import DiscoverQuery, StalePicture, StaleQuery
 from image_analyzer.records import (
     TRIED_AGAIN,
     CaptionFlags,
@@ -25,6 +26,7 @@ from image_analyzer.records import (
     MergeReport,
     ObjectRef,
     Origin,
+    Reason,
     Receipt,
     ResultRow,
     Steps,
@@ -86,6 +88,25 @@ class SnowflakeWarehouse:
                 },
             )
             return [_read_entry(row) for row in _rows(cursor)]
+
+    def select_stale(self, query: StaleQuery) -> list[StalePicture]:
+        """Return what was written by other means than today's, or not at all."""
+        policies = [(language, policy_version(language)) for language in query.languages]
+        with self._session() as cursor:
+            cursor.execute(
+                statement("select_stale"),
+                {
+                    "languages": json.dumps(query.languages),
+                    "reasons": json.dumps(query.reasons),
+                    "policies": json.dumps(policies),
+                    "prefix": query.prefix_uri,
+                    "prompt_version": query.prompt_version,
+                    "model": query.model,
+                    "detail": query.detail,
+                    "hint_model": query.hint_model,
+                },
+            )
+            return [_read_stale(list(rows)) for _, rows in groupby(_rows(cursor), key=lambda row: row["IMAGE_URI"])]
 
     def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:
         """Return what IMAGE_RESULTS holds for these keys, which share prompt, model and detail."""
@@ -217,6 +238,11 @@ def _read_entry(row: Mapping[str, Any]) -> ManifestEntry:
             uri=obj.uri, etag=obj.etag, size_bytes=obj.size_bytes, last_modified_at=obj.last_modified_at, **facts
         )
     return ManifestEntry(object=obj, languages=tuple(row["LANGUAGES"].split(",")), known=known)
+
+
+def _read_stale(rows: Sequence[Mapping[str, Any]]) -> StalePicture:
+    languages = ",".join(row["LANGUAGE"] for row in rows)
+    return StalePicture(_read_entry({**rows[0], "LANGUAGES": languages}), tuple(Reason(row["REASON"]) for row in rows))
 
 
 def _read_receipt(key: ContentKey, row: Mapping[str, Any]) -> Receipt:

@@ -15,6 +15,7 @@ from image_analyzer.captions import (
     judge,
     make_receipt,
     rejected_receipt,
+    renew,
     share_answer,
 )
 from image_analyzer.errors import BudgetExceededError, FatalError, ImageAnalyzerError, ItemError, RetryableError
@@ -181,7 +182,7 @@ class Asking:
 
     async def _take_known(self, group: Sequence[Question], ledger: Ledger, spent: BudgetExceededError) -> None:
         for question in group:
-            found = await asyncio.to_thread(ledger.read, question.key)
+            found = await asyncio.to_thread(_read_renewed, ledger, question.key)
             if found is not None:
                 self._note(question, found)
             else:
@@ -189,7 +190,7 @@ class Asking:
 
     async def _claim(self, question: Question, ledger: Ledger) -> Claim | None:
         """Claim a question for asking; None if its receipt is there by now, or another process asks."""
-        found = await asyncio.to_thread(ledger.read, question.key)
+        found = await asyncio.to_thread(_read_renewed, ledger, question.key)
         claim = None
         if found is None:
             claim = await asyncio.to_thread(ledger.claim, question.key, f"{self._run_id}/{self._batch_id}")
@@ -197,7 +198,7 @@ class Asking:
                 self._held_by_others.append(question)
                 return None
             # Between looking and claiming another may have stored its receipt and let its claim go.
-            found = await asyncio.to_thread(ledger.read, question.key)
+            found = await asyncio.to_thread(_read_renewed, ledger, question.key)
         if found is None:
             return claim
         if claim is not None:
@@ -284,3 +285,9 @@ class Asking:
 
     def _payer(self, question: Question) -> Payer:
         return Payer(self._captioner.origin, question.paid_by_uri, self._run_id)
+
+
+def _read_renewed(ledger: Ledger, key: ContentKey) -> Receipt | None:
+    """Return a stored answer that holds by the policy of today."""
+    found = ledger.read(key)
+    return renew(found) if found else None

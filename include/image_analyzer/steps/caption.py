@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from image_analyzer.captions import add_usage
+from image_analyzer.captions import add_usage, renew
 from image_analyzer.errors import BudgetExceededError, ImageAnalyzerError
 from image_analyzer.hints import strong_label
 from image_analyzer.ports import Captioner, ObjectStore, Warehouse
@@ -55,7 +55,8 @@ def caption(
     if manifest.steps is not Steps.CAPTIONS:
         metadata = []
     questions = _make_questions(manifest, metadata, files, captioner, options)
-    receipts = warehouse.select_receipts([q.key for q in questions]) if warehouse and captioner.paid else {}
+    known = warehouse.select_receipts([q.key for q in questions]) if warehouse and captioner.paid else {}
+    receipts = {key: receipt for key, found in known.items() if (receipt := renew(found)) is not None}
     thumbnails = dict(read_pack(files.thumbnails())) if questions else {}
     asking = Asking(captioner, ledger if captioner.paid else None, thumbnails, options, manifest)
     open_questions = [q for q in questions if q.key not in receipts]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
-from image_analyzer.ports import DiscoverQuery, ObjectStore, Warehouse
+from image_analyzer.ports import DiscoverQuery, ObjectStore, StaleQuery, Warehouse
 from image_analyzer.prices import Price, estimate_usd
-from image_analyzer.records import BatchRef, ManifestEntry, ObjectRef, Plan, Record, RunRequest, Steps
+from image_analyzer.prompts import PROMPT_VERSION
+from image_analyzer.records import BatchRef, ManifestEntry, ObjectRef, Plan, Reason, Record, RunRequest, Steps
 from image_analyzer.workarea import WorkArea, make_manifests, plan_batches
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ class PlanOptions(Record):
         most_batches: Airflow's `max_map_length`.
         replace_offline: Captions of the offline describer count as missing, since a real captioner is set now.
         price: Of the model; None if captions cost nothing.
+        model, detail: What captions would be asked for with now; empty for the offline describer.
+        hint_model: Name of the hint model; empty without one.
         flex: Captions cost half while OpenAI has room.
         max_run_cost_usd: What the run may spend; None for any sum.
     """
@@ -30,6 +34,9 @@ class PlanOptions(Record):
     thumbnail_px: int
     replace_offline: bool
     price: Price | None
+    model: str = ""
+    detail: str = ""
+    hint_model: str = ""
     flex: bool = False
     max_run_cost_usd: float | None = None
 
@@ -66,6 +73,41 @@ def find_missing(
     return listed, entries[: request.limit]
 
 
+def find_stale(
+    warehouse: Warehouse, request: RunRequest, options: PlanOptions
+) -> tuple[list[ManifestEntry], Mapping[Reason, int]]:
+    """Return pictures of IMAGE_RESULTS to run again, at most `request.limit`, and how many rows by reason."""
+    query = StaleQuery(
+        languages=request.languages,
+        # Without a model nothing that a model wrote is stale.
+        reasons=tuple(
+            r for r in request.reprocess if options.model or r not in (Reason.MODEL, Reason.PROMPT, Reason.POLICY)
+        ),
+        prefix_uri=f"s3://{request.bucket}/{request.prefix.removeprefix('/')}",
+        prompt_version=PROMPT_VERSION,
+        model=options.model,
+        detail=options.detail,
+        hint_model=options.hint_model,
+    )
+    pictures = warehouse.select_stale(query)[: request.limit]
+    return [picture.entry for picture in pictures], Counter(r for picture in pictures for r in picture.reasons)
+
+
+def reason_notes(counts: Mapping[Reason, int], options: PlanOptions) -> list[str]:
+    """Return one line for each reason: how many captions, and what they may cost at most."""
+    notes = []
+    for reason in Reason:
+        if count := counts.get(reason, 0):
+            usd = (
+                0.0
+                if reason is Reason.HINT or not options.price
+                else estimate_usd(options.price, count, options.thumbnail_px)
+            )
+            only = " (checked again; only what breaks the new policy is asked for)" if reason is Reason.POLICY else ""
+            notes.append(f"{reason}: {count} captions, at most ${usd:.4f}{only}")
+    return notes
+
+
 def empty_plan(request: RunRequest, options: PlanOptions) -> Plan:
     """Return the plan of a night in which `sense` saw nothing new."""
     return Plan(
@@ -86,9 +128,15 @@ def discover(
     store: ObjectStore, warehouse: Warehouse, work: WorkArea, request: RunRequest, options: PlanOptions
 ) -> Plan:
     """Plan a run and write one manifest per batch; a dry run writes nothing."""
-    listed, entries = find_missing(store, warehouse, work, request, replace_offline=options.replace_offline)
+    notes: list[str] = []
+    free = 0
+    if request.reprocess:
+        entries, counts = find_stale(warehouse, request, options)
+        listed, free = len(entries), counts.get(Reason.HINT, 0)
+        notes += reason_notes(counts, options)
+    else:
+        listed, entries = find_missing(store, warehouse, work, request, replace_offline=options.replace_offline)
     size, batches = plan_batches(entries, options.batch_size, options.most_batches)
-    notes = []
     if size != options.batch_size:
         notes.append(f"BATCH_SIZE raised from {options.batch_size} to {size}: more than {options.most_batches} batches")
     refs = []
@@ -98,7 +146,7 @@ def discover(
             store.write(uri, manifest.model_dump_json().encode(), "application/json")
         refs.append(BatchRef(batch_id=manifest.batch_id, uri=uri, images=len(manifest.entries)))
     captions = sum(len(entry.languages) for entry in entries) if request.steps is Steps.CAPTIONS else 0
-    most_usd = estimate_usd(options.price, captions, options.thumbnail_px) if options.price else 0.0
+    most_usd = estimate_usd(options.price, captions - free, options.thumbnail_px) if options.price else 0.0
     if options.flex and request.dry_run:
         notes.append(f"half of that, ${most_usd / 2:.4f}, while flex has room")
     if options.max_run_cost_usd is not None and most_usd > options.max_run_cost_usd:
