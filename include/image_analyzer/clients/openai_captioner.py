@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A server that asks for more than this is asked again by a later try of the task, which holds no slot meanwhile.
 LONGEST_PAUSE_S = 120.0
+# How long 429 after 429 is waited out before it counts as a failed try.
+_LONGEST_HELD_S = 600.0
 _LOW_DETAIL_PX = 512
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 20.0
@@ -83,7 +85,7 @@ class OpenAICaptioner:
         """Ask until there is an answer or the tries are used up."""
         spent = Usage()
         last: RetryableError | None = None
-        attempt = 0
+        attempt, begun = 0, time.monotonic()
         while attempt < self._options.max_attempts:
             started = time.monotonic()
             try:
@@ -99,7 +101,9 @@ class OpenAICaptioner:
                 last = error
                 spent = add_usage(spent, Usage(attempts=1, latency_s=round(time.monotonic() - started, 3)))
                 await self._back_off(error, attempt)
-                attempt += 1
+                # To be told to wait is no failure, as long as it does not go on for ever.
+                held_back = error.retry_after_s is not None and time.monotonic() - begun < _LONGEST_HELD_S
+                attempt += not held_back
                 continue
             if self._is_unseen(request, answer.usage.input_tokens):
                 answer = answer.model_copy(update={"unseen": True})
@@ -136,7 +140,7 @@ class OpenAICaptioner:
         if error.retry_after_s is not None:
             if error.retry_after_s > LONGEST_PAUSE_S:
                 raise error
-            self._pacer.pause(error.retry_after_s)
+            self._pacer.refused(error.retry_after_s)
         elif attempt + 1 < self._options.max_attempts:
             wait_s = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2**attempt)
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads tries, guards nothing

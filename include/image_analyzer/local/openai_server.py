@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import io
 import json
+import math
 import sys
 import time
 from typing import Any
@@ -46,6 +47,33 @@ _CHARACTERS_PER_TOKEN = 4
 _KEPT_CALLS = 20_000
 
 
+class Bucket:
+    """A limit per minute, as OpenAI keeps it: refilled all the time, full after a minute of rest. The first request starts it."""
+
+    def __init__(self, per_minute: int, left: float) -> None:
+        self.size, self._left = per_minute, left
+        self._at: float | None = None
+
+    def lacks_s(self, amount: float) -> float:
+        """Return the seconds until so much is there."""
+        now = time.monotonic()
+        self._left = min(self.size, self._left + (now - (self._at or now)) * self.size / 60)
+        self._at = now
+        return max(0.0, (amount - self._left) * 60 / self.size)
+
+    def take(self, amount: float) -> None:
+        """Take what is there."""
+        self._left -= amount
+
+    def headers(self, kind: str) -> dict[str, str]:
+        """Return the headers of this limit."""
+        return {
+            f"x-ratelimit-limit-{kind}": str(self.size),
+            f"x-ratelimit-remaining-{kind}": str(max(0, int(self._left))),
+            f"x-ratelimit-reset-{kind}": f"{(self.size - self._left) * 60_000 / self.size:.0f}ms",
+        }
+
+
 class Control:
     """What the tests ordered and what arrived.
 
@@ -54,12 +82,14 @@ class Control:
             `say` answers with the caption in `text`, `say_raw` with `text` as the whole output.
         calls: One dict per request to the API.
         latency_s: Pause before each answer.
+        limits: By kind, `requests` and `tokens`; empty for none.
     """
 
     def __init__(self) -> None:
         self.faults: list[dict[str, Any]] = []
         self.calls: list[dict[str, Any]] = []
         self.latency_s = 0.0
+        self.limits: dict[str, Bucket] = {}
         self.in_flight = 0
         self.most_in_flight = 0
 
@@ -175,6 +205,18 @@ async def _answer(request: Request, style: str) -> Response:
     del control.calls[:-_KEPT_CALLS]
     if request.headers.get("authorization") != f"Bearer {API_KEY}" or kind == "invalid_key":
         return _error(401, "invalid_api_key", "Incorrect API key provided.")
+    wanted = {
+        "requests": 1.0,
+        "tokens": len(call["text"]) / _CHARACTERS_PER_TOKEN + (image_tokens(*size) if jpeg else 0),
+    }
+    lacks_s = max((bucket.lacks_s(wanted[kind]) for kind, bucket in control.limits.items()), default=0.0)
+    if lacks_s:
+        control.calls[-1]["fault"] = "limited"
+        return _error(
+            429, "rate_limit_exceeded", "Rate limit reached.", {"retry-after-ms": str(math.ceil(lacks_s * 1000))}
+        )
+    for limited, bucket in control.limits.items():
+        bucket.take(wanted[limited])
     if control.latency_s:
         await asyncio.sleep(control.latency_s)
     refused = await _fault_response(kind, fault, call["model"])
@@ -187,8 +229,9 @@ async def _answer(request: Request, style: str) -> Response:
         text = text[: len(text) // 2]
     usage = (tokens_in, max(1, len(text) // _CHARACTERS_PER_TOKEN))
     make = _responses_body if style == "responses" else _chat_body
-    headers = {"x-ratelimit-limit-requests": "5000", "x-ratelimit-remaining-requests": "4999",
-               "x-ratelimit-reset-requests": "12ms"}  # fmt: skip
+    headers: dict[str, str] = {}
+    for limited, bucket in control.limits.items():
+        headers |= bucket.headers(limited)
     answer = {**make(call["model"], text, usage, kind), "service_tier": call["tier"]}
     return JSONResponse(answer, headers=headers)
 
@@ -276,8 +319,11 @@ async def _show_calls(_: Request) -> Response:
 
 
 async def _reset(request: Request) -> Response:
+    """Forget everything; set `latency_s`, and `limits`: by kind how much a minute and how much of that is left now."""
     control.__init__()  # type: ignore[misc]
-    control.latency_s = float((await request.json()).get("latency_s", 0))
+    wanted = await request.json()
+    control.latency_s = float(wanted.get("latency_s", 0))
+    control.limits = {kind: Bucket(*limit) for kind, limit in wanted.get("limits", {}).items()}
     return JSONResponse({})
 
 
