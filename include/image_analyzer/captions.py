@@ -240,11 +240,10 @@ def renew(receipt: Receipt) -> Receipt | None:
     """
     today = policy_version(receipt.key.language)
     text = receipt.caption if receipt.caption is not None else receipt.rejected_caption
-    if receipt.policy_version == today or text is None:
+    if receipt.policy_version == today:
         return receipt
     renewed = receipt.model_copy(update={"policy_version": today})
-    judgeable = receipt.caption is not None or receipt.error_code is ErrorCode.CAPTION_REJECTED
-    if not text or not judgeable or (receipt.caption is None and Code.TRUNCATED in receipt.violations):
+    if not text or (receipt.caption is None and not _may_be_forgiven(receipt)):
         return renewed
     broken = tuple(code for code in Code if code in receipt.violations)
     answer = CaptionAnswer(text=text, flags=receipt.flags, usage=receipt.usage, broken=broken)
@@ -252,6 +251,12 @@ def renew(receipt: Receipt) -> Receipt | None:
     if judgement.caption is not None:
         return make_receipt(receipt.key, answer, judgement, Payer(receipt.origin, receipt.paid_by_uri, receipt.run_id))
     return None if receipt.caption is not None else renewed
+
+
+def _may_be_forgiven(receipt: Receipt) -> bool:
+    """Tell whether a rejected text can be judged anew by its words alone: not if it was cut, or if it gave away a hint."""
+    told = {Code.TRUNCATED, Code.LABEL_LEAK} & set(receipt.violations)
+    return receipt.error_code is ErrorCode.CAPTION_REJECTED and not told
 
 
 def rejected_receipt(key: ContentKey, error: ItemError, first: CaptionAnswer | None, payer: Payer) -> Receipt:
@@ -266,6 +271,7 @@ def rejected_receipt(key: ContentKey, error: ItemError, first: CaptionAnswer | N
         caption=None,
         error_code=ErrorCode(error.code),
         error_message=str(error),
+        policy_version=policy_version(key.language),
         usage=add_usage(first.usage, asked) if first else asked,
         **payer._asdict(),
     )

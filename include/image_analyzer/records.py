@@ -211,6 +211,7 @@ class Manifest(Record):
     steps: Steps
     entries: tuple[ManifestEntry, ...]
     canaries: bool = False
+    reprocess: bool = False
 
 
 class BatchRef(Record):
@@ -227,7 +228,8 @@ class Plan(Record):
     Attributes:
         listed: Objects under the prefix.
         images: Objects that lack something.
-        captions: Pairs of object and language to fill.
+        captions: Pairs of object and language to ask for.
+        reprocess: Why rows are run again; empty for a run that looks for new objects.
         estimated_cost_usd: Upper bound if no picture is a duplicate; 0 for the offline describer; None if no price is known.
         notes: What people should know, such as an adapted batch size.
     """
@@ -242,6 +244,7 @@ class Plan(Record):
     estimated_cost_usd: float | None
     batches: tuple[BatchRef, ...]
     notes: tuple[str, ...] = ()
+    reprocess: tuple[Reason, ...] = ()
 
 
 class ContentKey(Record):

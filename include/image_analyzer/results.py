@@ -38,6 +38,8 @@ def make_rows(
 ) -> list[ResultRow]:
     """Return one row for every object and language of the manifest, whatever is missing.
 
+    Of pictures that are run again, those that are gone are left out.
+
     Args:
         hint_model: Who made the hints: a model's name, `off`, `missing`; None if the step did not end.
     """
@@ -48,6 +50,8 @@ def make_rows(
     for entry in manifest.entries:
         uri = entry.object.uri
         facts = by_uri.get(uri) or _lost(entry)
+        if manifest.reprocess and facts.error_code is ErrorCode.OBJECT_DELETED:
+            continue  # its row is there and stays: nobody asked whether the picture is
         hint = by_sha.get(facts.sha256 or "")
         for language in entry.languages:
             caption = by_pair.get((uri, language))

@@ -79,7 +79,12 @@ def plan_batches(
 
 
 def make_manifests(
-    run_id: str, steps: Steps, batches: Sequence[tuple[ManifestEntry, ...]], *, canaries: bool = False
+    run_id: str,
+    steps: Steps,
+    batches: Sequence[tuple[ManifestEntry, ...]],
+    *,
+    canaries: bool = False,
+    reprocess: bool = False,
 ) -> tuple[Manifest, ...]:
     """Return the night's manifests; the same batches give the same batch ids."""
     return tuple(
@@ -89,6 +94,7 @@ def make_manifests(
             steps=steps,
             entries=batch,
             canaries=canaries and index == 0,
+            reprocess=reprocess,
         )
         for index, batch in enumerate(batches)
     )

@@ -37,6 +37,8 @@ JUDGED AS (
         CASE
             WHEN R.IMAGE_URI IS NULL THEN IFF(PICTURES.STATUS = 'skipped', NULL, 'language')
             WHEN R.REVIEW_STATUS IS NOT NULL THEN NULL
+            WHEN %(model)s = '' AND R.CAPTION_ORIGIN IN ('model', 'reused') THEN NULL -- the offline describer would write over it
+            WHEN %(model)s <> '' AND R.CAPTION_ORIGIN = 'offline' THEN 'model'
             WHEN R.STATUS = 'failed' THEN 'failed'
             WHEN R.STATUS = 'pending_budget' THEN 'budget'
             WHEN R.STATUS = 'pending' THEN 'caption'

@@ -77,10 +77,11 @@ WHERE
     OLD.ROW_HASH IS NULL
     OR (
         OLD.ROW_HASH <> TYPED.ROW_HASH
-        -- A published caption is not taken down because tonight's run could not make one: the old row stays, and is tried again.
+        -- What was answered is not taken down because tonight's run has no answer: the old row stays, and is tried again.
         AND NOT (
-            OLD.STATUS IN ('ok', 'decorative')
+            OLD.STATUS IN ('ok', 'decorative', 'needs_review')
             AND TYPED.GPT_SUMMARY IS NULL
+            AND TYPED.STATUS <> 'needs_review'
             AND (TYPED.ERROR_CODE IS NULL OR AGAIN.CODE IS NOT NULL)
             AND (TYPED.SHA256 IS NULL OR TYPED.SHA256 = OLD.SHA256)
         )
@@ -88,12 +89,12 @@ WHERE
         AND NOT (
             OLD.STATUS IN ('ok', 'decorative')
             AND TYPED.GPT_SUMMARY IS NULL
-            AND TYPED.SHA256 = OLD.SHA256
-            AND OLD.CAPTION_ORIGIN IN ('model', 'reused')
+            AND COALESCE(TYPED.SHA256 = OLD.SHA256, FALSE)
+            AND COALESCE(OLD.CAPTION_ORIGIN, '') IN ('model', 'reused')
             AND (
-                TYPED.PROMPT_VERSION <> OLD.PROMPT_VERSION
-                OR TYPED.CAPTION_MODEL <> OLD.CAPTION_MODEL
-                OR TYPED.IMAGE_DETAIL <> OLD.IMAGE_DETAIL
+                COALESCE(TYPED.PROMPT_VERSION <> OLD.PROMPT_VERSION, FALSE)
+                OR COALESCE(TYPED.CAPTION_MODEL <> OLD.CAPTION_MODEL, FALSE)
+                OR COALESCE(TYPED.IMAGE_DETAIL <> OLD.IMAGE_DETAIL, FALSE)
             )
         )
     )

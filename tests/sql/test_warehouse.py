@@ -365,6 +365,26 @@ def test_another_picture_takes_a_caption_down(bench: Bench) -> None:
     assert [(None, "pending")] == bench.query("SELECT GPT_SUMMARY, STATUS FROM IMAGE_RESULTS")
 
 
+@pytest.mark.parametrize("error", [ErrorCode.TOO_LARGE, ErrorCode.OBJECT_DELETED])
+def test_a_new_file_that_is_no_picture_takes_a_caption_down(bench: Bench, error: ErrorCode) -> None:
+    """The caption was of the old file; a new one that was not even read is not described by it."""
+    bench.merge(row("Of the old picture."))
+
+    assert (0, 1, 0) == bench.merge(row(None, sha256=None, of=obj(etag="e2"), error=error))
+    assert [(None,)] == bench.query("SELECT GPT_SUMMARY FROM IMAGE_RESULTS")
+
+
+def test_a_rejected_answer_waits_for_its_person(bench: Bench) -> None:
+    """A night without an answer does not take a text out of the review queue; a new answer does."""
+    bench.merge(row(None, rejected_caption="Two. Sentences."))
+
+    assert (0, 0, 1) == bench.merge(
+        row(None, status="pending_budget", error_code="budget_spent", prompt_version=None, row_hash="x")
+    )
+    assert [("needs_review", "Two. Sentences.")] == bench.query("SELECT STATUS, REJECTED_CAPTION FROM IMAGE_RESULTS")
+    assert (0, 1, 0) == bench.merge(row("One.", row_hash="y"))
+
+
 def test_checks_leave_peoples_text_alone(bench: Bench) -> None:
     """A person's sentence has no machine's word count; that is no fault of the run."""
     bench.merge(row("Machine.", words=None, sentences=None))

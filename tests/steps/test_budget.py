@@ -182,9 +182,9 @@ class Stub:
     def __init__(self, *outcomes: float | Exception | None) -> None:
         self.outcomes, self.asked, self.open = list(outcomes), 0, asyncio.Event()
 
-    def most_usd(self, request: CaptionRequest) -> float:  # noqa: ARG002 - the port's signature
-        """Return the upper bound."""
-        return 0.4
+    def most_usd(self, request: CaptionRequest) -> float:
+        """Return the upper bound: 0.4, or what the thumbnail says in hundredths."""
+        return len(request.thumbnail) / 100 or 0.4
 
     async def caption(self, request: CaptionRequest) -> CaptionAnswer:  # noqa: ARG002 - the port's signature
         """Answer or fail as ordered."""
@@ -243,6 +243,56 @@ def test_requests_wait_for_what_others_give_back(tmp_path: Path) -> None:
     assert 7 == len(asyncio.run(ask()))
 
 
+def test_nobody_waits_for_ever(tmp_path: Path) -> None:
+    """Forty requests of unequal amounts against a cap that a few of them fill: each is answered or refused."""
+    stub = Stub(*[0.013 + index * 0.0007 for index in range(40)])
+    captioner = BudgetedCaptioner(stub, FolderStore(tmp_path), [Cap("X", 0.3, lambda: "s3://b/run")], "me")
+
+    async def ask() -> list[CaptionAnswer | BaseException]:
+        requests = [CaptionRequest(key=_key(), thumbnail=b"x" * (3 + index * 7 % 11)) for index in range(40)]
+        asked = asyncio.gather(*(captioner.caption(request) for request in requests), return_exceptions=True)
+        return await asyncio.wait_for(asked, 20)
+
+    outcomes = asyncio.run(ask())
+
+    assert {CaptionAnswer, BudgetExceededError} == {type(outcome) for outcome in outcomes}
+    spent = sum(o.usage.cost_usd or 0.0 for o in outcomes if isinstance(o, CaptionAnswer))
+    assert 0.2 < spent <= 0.3
+
+
+class Deaf(FolderStore):
+    """A store whose answers to conditional writes are lost now and then, so that they are sent again and refused."""
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write, and say that it was there already."""
+        return not super().create(uri, content)
+
+
+def test_a_lost_answer_is_no_second_entry(tmp_path: Path) -> None:
+    """A book knows its own entry by its nonce: nothing is drawn or given back twice."""
+    book = Book(Deaf(tmp_path), "s3://b/run", "me")
+
+    assert 0.9 == book.add(0.9, 1.0)
+    assert -0.4 == book.add(-0.4, 1.0)
+    assert 2 == len(list((tmp_path / "b" / "run").iterdir()))
+
+
+def test_a_book_that_cannot_be_written_loses_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Giving back what is left is tried, never required."""
+    captioner = BudgetedCaptioner(Stub(0.1), FolderStore(tmp_path), [Cap("X", 1.0, lambda: "s3://b/run")], "me")
+
+    def fail(*_: Any) -> bool:
+        raise RetryableError("the disk is full (ordered by the test)")
+
+    async def ask() -> str | None:
+        answer = await captioner.caption(CaptionRequest(key=_key(), thumbnail=b""))
+        monkeypatch.setattr(FolderStore, "create", fail)
+        await captioner.aclose()
+        return answer.text
+
+    assert "A." == asyncio.run(ask())
+
+
 def test_a_new_day_is_a_new_book(tmp_path: Path) -> None:
     """After midnight the day's cap is whole again, for a task that runs on, too."""
     day = ["s3://b/2026-11-01"]
@@ -258,6 +308,29 @@ def test_a_new_day_is_a_new_book(tmp_path: Path) -> None:
         await captioner.caption(request)
 
     asyncio.run(ask())
+
+
+def test_what_began_yesterday_is_yesterdays(tmp_path: Path) -> None:
+    """A request that is answered after midnight gives its rest back to the day it was taken from."""
+    day = ["s3://b/2026-11-01"]
+    captioner = BudgetedCaptioner(Stub(0.1, 0.2), FolderStore(tmp_path), [Cap("X", 1.0, lambda: day[0])], "me")
+    request = CaptionRequest(key=_key(), thumbnail=b"")
+
+    async def ask() -> None:
+        yesterday = asyncio.create_task(captioner.caption(request))
+        await asyncio.sleep(0.005)
+        day[0] = "s3://b/2026-11-02"
+        await captioner.caption(request)
+        await yesterday
+        await captioner.aclose()
+
+    asyncio.run(ask())
+    totals = {
+        folder.name: sum(Entry.model_validate_json(file.read_bytes()).usd for file in folder.iterdir())
+        for folder in (tmp_path / "b").iterdir()
+    }
+
+    assert {"2026-11-01": pytest.approx(0.1), "2026-11-02": pytest.approx(0.2)} == totals
 
 
 def test_a_dry_run_says_what_will_wait(make_night: Callable[..., Night]) -> None:

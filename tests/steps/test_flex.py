@@ -97,6 +97,29 @@ def test_a_rate_limit_is_no_want_of_room(make_pipeline: Callable[..., Pipeline])
     assert ["flex"] * 3 == tiers(pipeline)
 
 
+def test_want_of_room_that_nobody_asked_for_is_a_failed_try(make_pipeline: Callable[..., Pipeline]) -> None:
+    """Online, and after flex was given up, such an answer is tried again as often as any other fault, and no oftener."""
+    pipeline = make_pipeline(CAPTION_MODE="online", OPENAI_MAX_ATTEMPTS="2")
+    pipeline.land(a__jpg=paint("red"))
+    pipeline.night.order({"kind": "no_room", "times": 1_000})
+
+    pipeline.run()
+
+    assert 2 == len(pipeline.night.calls())
+    assert "failed" == pipeline.rows()["a.jpg"]["STATUS"]
+
+
+def test_pauses_grow_by_the_burst() -> None:
+    """Requests that are refused together count once; however long it lasts, a pause is a minute at most."""
+    gate = flex.FlexGate(1e9)
+
+    assert {flex._FIRST_PAUSE_S} == {gate.note_refusal() for _ in range(8)}
+    for _ in range(2_000):
+        gate._refused_at = 0.0
+        pause_s = gate.note_refusal()
+    assert 60 == pause_s
+
+
 def test_a_model_without_flex_says_what_to_set() -> None:
     """A 400 that names the tier stops the run with the two mends."""
     import httpx2

@@ -138,6 +138,45 @@ def test_what_waits_and_what_failed(pipeline: Pipeline) -> None:
     }
 
 
+def test_what_the_offline_describer_wrote(pipeline: Pipeline) -> None:
+    """With a model its rows are stale, at a price; without one it never writes over a model's."""
+    pipeline.land(a__jpg=paint("red"))
+    offline = pipeline.night.settings(caption_backend="offline")
+    pipeline.run(offline)
+
+    assert pipeline.run(reprocess=tuple(Reason), dry_run=True).notes[0].startswith("model: 1 captions, at most $0.0")
+    assert 1 == pipeline.run(reprocess=(Reason.MODEL,)).calls
+    assert 0 == pipeline.run(offline, reprocess=tuple(Reason)).images
+    assert "model" == pipeline.rows()["a.jpg"]["CAPTION_ORIGIN"]
+
+
+def test_a_picture_that_is_gone_keeps_its_row(pipeline: Pipeline) -> None:
+    """Neither object nor thumbnail is there: what was published stays, and the run is green."""
+    pipeline.land(a__jpg=paint("red"), b__jpg=paint("blue"))
+    pipeline.run()
+    before = pipeline.rows()["a.jpg"]
+    pipeline.store.delete(pipeline.uri("a.jpg"))
+    pipeline.store.delete(before["THUMBNAIL_URI"].partition("#")[0])
+
+    summary = pipeline.run(pipeline.night.settings(openai_model="gpt-5.6-luna"), reprocess=(Reason.MODEL,))
+
+    assert ({"ok": 1}, {}) == (summary.by_status, pipeline.errors)
+    assert before == pipeline.rows()["a.jpg"]
+
+
+def test_a_cap_holds_for_an_order_too(pipeline: Pipeline) -> None:
+    """What does not fit keeps its published caption; the report says that the order has to be given again."""
+    pipeline.land(**numbered(3))
+    pipeline.run()
+    before = pipeline.rows()
+    newer = pipeline.night.settings(openai_model="gpt-5.6-luna", max_run_cost_usd=0.000001)
+
+    summary = pipeline.run(newer, reprocess=(Reason.MODEL,))
+
+    assert any(note.endswith("give the order again") for note in summary.notes)
+    assert (before, 3) == (pipeline.rows(), len(pipeline.night.calls()))
+
+
 def test_a_language_is_added_without_a_listing(pipeline: Pipeline) -> None:
     """Also for a picture that is no longer there: the thumbnail is."""
     pipeline.land(a__jpg=paint("red"), b__jpg=paint("blue"), notes__txt=b"no picture")
@@ -179,13 +218,17 @@ def test_a_stored_answer_is_judged_by_todays_policy() -> None:
     )
     still_bad = stored("An old man sits.")
     broken = stored("A dog runs.", caption="An old man sits.")
+    leaked = stored("A dog runs.", caption=None, rejected_caption="A dog runs.", error_code=ErrorCode.CAPTION_REJECTED,
+                    violations=("label_leak",))  # fmt: skip
+    no_text = stored("A dog runs.", caption=None)
     cut = stored("A dog runs.", caption=None, rejected_caption="A dog runs.", error_code=ErrorCode.CAPTION_REJECTED,
                  violations=("truncated",))  # fmt: skip
 
     assert ("A dog runs.", policy_version("en")) == _said(renew(sound))
     assert ("A dog runs.", policy_version("en")) == _said(renew(forgiven))
     assert (None, policy_version("en")) == _said(renew(still_bad))
-    assert (None, policy_version("en")) == _said(renew(cut))
+    for unforgiven in (cut, leaked, no_text):
+        assert (None, policy_version("en")) == _said(renew(unforgiven))
     assert renew(broken) is None
     assert (0.5, "s3://b/a", "r1") == (sound.usage.cost_usd, sound.paid_by_uri, sound.run_id)
 

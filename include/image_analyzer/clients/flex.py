@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 FLEX, STANDARD = "flex", "default"
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 60.0
+_ONE_BURST_S = 1.0
 
 
 class FlexUnavailableError(RetryableError):
@@ -33,7 +34,8 @@ class FlexGate:
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
         self._refused_since: float | None = None
-        self._refusals = 0
+        self._refused_at = 0.0
+        self._pause_s = 0.0
         self._open = True
 
     @property
@@ -51,14 +53,15 @@ class FlexGate:
         """Take note of a refusal; return the seconds to wait before the next request."""
         now = time.monotonic()
         self._refused_since = now if self._refused_since is None else self._refused_since
-        self._refusals += 1
-        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self._refusals - 1))
+        if now - self._refused_at > _ONE_BURST_S:  # requests that were under way together are refused together
+            self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or _FIRST_PAUSE_S)
+        self._refused_at = now
         left_s = self._refused_since + self._patience_s - now
         if left_s <= 0 and self._open:
             self._open = False
             log.warning("%s", self.notes[0])
-        return max(0.0, min(pause_s, left_s))
+        return max(0.0, min(self._pause_s, left_s))
 
     def note_success(self) -> None:
         """Take note that flex has answered."""
-        self._refused_since, self._refusals = None, 0
+        self._refused_since, self._pause_s = None, 0.0

@@ -92,12 +92,12 @@ class OpenAICaptioner:
                 async with self._pacer.slot():
                     started = time.monotonic()
                     answer = await self._ask(request)
-            except FlexUnavailableError:
-                spent = add_usage(spent, Usage(attempts=1))
-                if self._gate:
-                    self._pacer.pause(self._gate.note_refusal())
-                continue
             except RetryableError as error:
+                if isinstance(error, FlexUnavailableError) and self._gate and self._gate.tier == FLEX:
+                    spent = add_usage(spent, Usage(attempts=1))
+                    self._pacer.pause(self._gate.note_refusal())
+                    continue
+                error.perhaps_billed |= last is not None and last.perhaps_billed
                 last = error
                 spent = add_usage(spent, Usage(attempts=1, latency_s=round(time.monotonic() - started, 3)))
                 await self._back_off(error, attempt)

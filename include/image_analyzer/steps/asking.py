@@ -218,13 +218,13 @@ class Asking:
             return {}
         except BaseException as error:
             # Nobody goes on with this picture unless the fault is a passing one: then languages answered earlier do.
-            for question in questions if isinstance(error, RetryableError) else claims:
+            for question in questions if isinstance(error, RetryableError | BudgetExceededError) else claims:
                 await asyncio.to_thread(ledger.release, question.key, claims[question], claims[question].answer)
             if isinstance(error, RetryableError):
                 self._note_failure(questions, error)
             elif isinstance(error, BudgetExceededError):
                 self._spent = error
-                self.waiting.update({question.key: error for question in claims})
+                self.waiting.update({question.key: error for question in questions})
             else:
                 raise
             return {}

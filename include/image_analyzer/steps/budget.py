@@ -7,8 +7,10 @@ process only (`ObjectStore.create`), so that no two draw the same dollar, on how
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+from uuid import uuid4
 
 from image_analyzer.captions import CaptionAnswer
 from image_analyzer.errors import BudgetExceededError, ImageAnalyzerError, RetryableError
@@ -17,6 +19,7 @@ from image_analyzer.ports import Captioner, ObjectStore
 from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import Record
 
+log = logging.getLogger(__name__)
 # What a task draws at once: small beside the cap, so that a killed task takes little with it; large beside a request.
 _DRAWN_SHARE = 0.005
 
@@ -38,11 +41,13 @@ class Entry(Record):
     """One file of a book.
 
     Attributes:
+        nonce: Tells the writer that a file is its own: a PUT whose answer was lost is sent again and then refused.
         usd: Drawn; negative where a task gave back what it had not spent.
         total_usd: Drawn so far, this entry included.
     """
 
     owner: str
+    nonce: str
     usd: float
     total_usd: float
 
@@ -62,8 +67,9 @@ class Book:
             usd = min(wanted_usd, max(0.0, cap_usd - self._total_usd))
             if usd == 0:
                 return 0.0
-            entry = Entry(owner=self._owner, usd=usd, total_usd=self._total_usd + usd)
-            if self._store.create(self._uri(self._number + 1), entry.model_dump_json().encode()):
+            entry = Entry(owner=self._owner, nonce=uuid4().hex, usd=usd, total_usd=self._total_usd + usd)
+            uri, content = self._uri(self._number + 1), entry.model_dump_json().encode()
+            if self._store.create(uri, content) or self._store.read(uri) == content:
                 self._number, self._total_usd = self._number + 1, entry.total_usd
                 return usd
             self._read_on()
@@ -82,52 +88,72 @@ class Book:
         return f"{self.folder_uri}/{number:06d}.json"
 
 
+class Purse:
+    """What was drawn from one book and is not spent.
+
+    Attributes:
+        under_way: Requests that may still give back what they do not need.
+    """
+
+    def __init__(self, book: Book) -> None:
+        self.book, self.free_usd, self.under_way = book, 0.0, 0
+
+
 class Allowance:
     """What one task may spend of one cap. A request reserves its upper bound first and is settled by its bill."""
 
     def __init__(self, store: ObjectStore, cap: Cap, owner: str) -> None:
         self._store, self._cap, self._owner = store, cap, owner
-        self._book = Book(store, cap.folder_uri(), owner)
-        self._free_usd = 0.0
-        self._reserved_usd = 0.0
+        self._purse = Purse(Book(store, cap.folder_uri(), owner))
         self._changed = asyncio.Condition()
 
-    async def reserve(self, usd: float) -> None:
-        """Set a sum aside, after requests under way have given back what they did not need.
+    async def reserve(self, usd: float) -> Purse:
+        """Set a sum aside, after requests under way have given back what they did not need; return where it is from.
 
         Raises:
             BudgetExceededError: The cap leaves less.
         """
         async with self._changed:
-            while self._free_usd < usd:
-                wanted_usd = max(usd - self._free_usd, self._cap.usd * _DRAWN_SHARE)
-                drawn_usd = await asyncio.to_thread(self._draw, wanted_usd)
-                self._free_usd += drawn_usd
-                if self._free_usd < usd and not drawn_usd:
-                    if self._reserved_usd <= 0:
+            while (purse := await self._todays_purse()).free_usd < usd:
+                wanted_usd = max(usd - purse.free_usd, self._cap.usd * _DRAWN_SHARE)
+                drawn_usd = await asyncio.to_thread(purse.book.add, wanted_usd, self._cap.usd)
+                purse.free_usd += drawn_usd
+                if purse.free_usd < usd and not drawn_usd:
+                    if not purse.under_way:
                         raise BudgetExceededError(f"{self._cap.setting}={self._cap.usd:g} is spent")
                     await self._changed.wait()
-            self._free_usd -= usd
-            self._reserved_usd += usd
+            purse.free_usd -= usd
+            purse.under_way += 1
+            return purse
 
-    async def settle(self, reserved_usd: float, spent_usd: float) -> None:
-        """Give back what a request did not cost."""
+    async def settle(self, purse: Purse, reserved_usd: float, spent_usd: float) -> None:
+        """Give back what a request did not cost; to yesterday's book if it began yesterday."""
         async with self._changed:
-            self._reserved_usd = max(0.0, self._reserved_usd - reserved_usd)
-            self._free_usd += reserved_usd - spent_usd
+            purse.under_way -= 1
+            purse.free_usd += reserved_usd - spent_usd
+            if purse is not self._purse:
+                await asyncio.to_thread(_give_back, purse)
             self._changed.notify_all()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give back to the book what was drawn and not spent; what cost more than its upper bound is drawn now."""
-        if self._free_usd:
-            self._book.add(-self._free_usd, float("inf"))
-            self._free_usd = 0.0
+        await asyncio.to_thread(_give_back, self._purse)
 
-    def _draw(self, usd: float) -> float:
-        if self._book.folder_uri != (today := self._cap.folder_uri()):
-            self.close()
-            self._book = Book(self._store, today, self._owner)
-        return self._book.add(usd, self._cap.usd)
+    async def _todays_purse(self) -> Purse:
+        if self._purse.book.folder_uri != (today := self._cap.folder_uri()):
+            old, self._purse = self._purse, Purse(Book(self._store, today, self._owner))
+            await asyncio.to_thread(_give_back, old)
+        return self._purse
+
+
+def _give_back(purse: Purse) -> None:
+    """Write down what is left. A book that cannot be written only keeps more than was spent: no reason to lose answers."""
+    try:
+        if purse.free_usd:
+            purse.book.add(-purse.free_usd, float("inf"))
+        purse.free_usd = 0.0
+    except ImageAnalyzerError as error:
+        log.warning("budget: $%.6f could not be given back: %s", purse.free_usd, error)
 
 
 class BudgetedCaptioner:
@@ -160,12 +186,11 @@ class BudgetedCaptioner:
             BudgetExceededError: A cap leaves too little; nothing was asked.
         """
         most_usd = self.most_usd(request)
-        held: list[Allowance] = []
+        held: list[tuple[Allowance, Purse]] = []
         spent_usd = 0.0
         try:
             for allowance in self._allowances:
-                await allowance.reserve(most_usd)
-                held.append(allowance)
+                held.append((allowance, await allowance.reserve(most_usd)))  # noqa: PERF401 - settled if the next refuses
             try:
                 answer = await self._inner.caption(request)
             except RetryableError as error:
@@ -179,8 +204,8 @@ class BudgetedCaptioner:
             spent_usd = most_usd if answer.usage.cost_usd is None else answer.usage.cost_usd
             return answer
         finally:
-            for allowance in held:
-                await allowance.settle(most_usd, spent_usd)
+            for allowance, purse in held:
+                await allowance.settle(purse, most_usd, spent_usd)
 
     async def aclose(self) -> None:
         """Close connections, and give back what was not spent."""
@@ -188,4 +213,4 @@ class BudgetedCaptioner:
             await self._inner.aclose()
         finally:
             for allowance in self._allowances:
-                await asyncio.to_thread(allowance.close)
+                await allowance.close()

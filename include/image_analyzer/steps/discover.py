@@ -140,13 +140,16 @@ def discover(
     if size != options.batch_size:
         notes.append(f"BATCH_SIZE raised from {options.batch_size} to {size}: more than {options.most_batches} batches")
     refs = []
-    for manifest in make_manifests(request.run_id, request.steps, batches, canaries=request.canaries):
+    for manifest in make_manifests(
+        request.run_id, request.steps, batches, canaries=request.canaries, reprocess=bool(request.reprocess)
+    ):
         uri = work.batch_uri(request.run_id, manifest.batch_id, "manifest.json")
         if not request.dry_run:
             store.write(uri, manifest.model_dump_json().encode(), "application/json")
         refs.append(BatchRef(batch_id=manifest.batch_id, uri=uri, images=len(manifest.entries)))
-    captions = sum(len(entry.languages) for entry in entries) if request.steps is Steps.CAPTIONS else 0
-    most_usd = estimate_usd(options.price, captions - free, options.thumbnail_px) if options.price else 0.0
+    pairs = sum(len(entry.languages) for entry in entries)
+    captions = pairs - free if request.steps is Steps.CAPTIONS else 0
+    most_usd = estimate_usd(options.price, captions, options.thumbnail_px) if options.price else 0.0
     if options.flex and request.dry_run:
         notes.append(f"half of that, ${most_usd / 2:.4f}, while flex has room")
     if options.max_run_cost_usd is not None and most_usd > options.max_run_cost_usd:
@@ -164,6 +167,7 @@ def discover(
         estimated_cost_usd=most_usd,
         batches=tuple(refs),
         notes=tuple(notes),
+        reprocess=request.reprocess,
     )
     log.info(
         "plan: %d objects listed, %d to do in %d batches, %d captions, at most $%s",

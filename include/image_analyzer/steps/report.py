@@ -75,7 +75,8 @@ def _notes(plan: Plan, reports: Sequence[BatchReport], outcome: MergeOutcome | N
     waiting = sum(one.counts.get(ErrorCode.BUDGET_SPENT, 0) for one in reports)
     if waiting:
         each_usd = (plan.estimated_cost_usd or 0.0) / max(1, plan.captions)
-        yield f"{waiting} captions wait for budget, at most ${waiting * each_usd:.4f}; the next run asks for them"
+        then = "give the order again" if plan.reprocess else "the next run asks for them"
+        yield f"{waiting} captions wait for budget, at most ${waiting * each_usd:.4f}; {then}"
     for flag, count in (outcome.report.flagged if outcome else {}).items():
         yield f"{count} rows are flagged {flag}: look at them (column FLAGS)"
 
