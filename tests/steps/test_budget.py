@@ -18,7 +18,7 @@ from image_analyzer.clients.folder_store import FolderStore
 from image_analyzer.commands import caption_rows
 from image_analyzer.errors import BudgetExceededError, RetryableError
 from image_analyzer.prompts import CaptionRequest
-from image_analyzer.records import Origin, Usage
+from image_analyzer.records import ContentKey, Origin, Usage
 from image_analyzer.steps.budget import Book, BudgetedCaptioner, Cap, Entry
 
 
@@ -120,7 +120,7 @@ def test_a_second_question_waits_too(pipeline: Pipeline) -> None:
     pipeline.land(a__jpg=paint("red"))
     pipeline.night.order({"kind": "two_sentences"})
     captioner = wiring.make_captioner(pipeline.settings)
-    request = CaptionRequest(key=_key(), thumbnail=paint("red"))
+    request = CaptionRequest(key=KEY, thumbnail=paint("red"))
     just_one = captioner.most_usd(request) * 1.01
 
     first = pipeline.run(pipeline.night.settings(max_run_cost_usd=just_one))
@@ -168,10 +168,7 @@ def test_what_a_task_does_not_need_goes_back(pipeline: Pipeline) -> None:
     assert summary.cost_usd == pytest.approx(sum(drawn))
 
 
-def _key() -> Any:
-    from image_analyzer.records import ContentKey
-
-    return ContentKey(sha256="s", language="en", prompt_version="1", model="m", detail="high")
+KEY = ContentKey(sha256="s", language="en", prompt_version="1", model="m", detail="high")
 
 
 class Stub:
@@ -180,7 +177,7 @@ class Stub:
     model, detail, origin, paid, proven, notes = "m", "high", Origin.MODEL, True, True, ()
 
     def __init__(self, *outcomes: float | Exception | None) -> None:
-        self.outcomes, self.asked, self.open = list(outcomes), 0, asyncio.Event()
+        self.outcomes = list(outcomes)
 
     def most_usd(self, request: CaptionRequest) -> float:
         """Return the upper bound: 0.4, or what the thumbnail says in hundredths."""
@@ -188,7 +185,6 @@ class Stub:
 
     async def caption(self, request: CaptionRequest) -> CaptionAnswer:  # noqa: ARG002 - the port's signature
         """Answer or fail as ordered."""
-        self.asked += 1
         outcome = self.outcomes.pop(0)
         await asyncio.sleep(0.01)
         if isinstance(outcome, Exception):
@@ -220,7 +216,7 @@ def test_what_counts_as_spent(tmp_path: Path, outcomes: list[Any], answered: int
         nonlocal got
         for _ in outcomes:
             try:
-                await captioner.caption(CaptionRequest(key=_key(), thumbnail=b""))
+                await captioner.caption(CaptionRequest(key=KEY, thumbnail=b""))
                 got += 1
             except RetryableError:
                 continue
@@ -237,7 +233,7 @@ def test_requests_wait_for_what_others_give_back(tmp_path: Path) -> None:
     captioner = BudgetedCaptioner(stub, FolderStore(tmp_path), [Cap("X", 1.0, lambda: "s3://b/run")], "me")
 
     async def ask() -> list[CaptionAnswer]:
-        request = CaptionRequest(key=_key(), thumbnail=b"")
+        request = CaptionRequest(key=KEY, thumbnail=b"")
         return await asyncio.gather(*(captioner.caption(request) for _ in range(7)))
 
     assert 7 == len(asyncio.run(ask()))
@@ -249,7 +245,7 @@ def test_nobody_waits_for_ever(tmp_path: Path) -> None:
     captioner = BudgetedCaptioner(stub, FolderStore(tmp_path), [Cap("X", 0.3, lambda: "s3://b/run")], "me")
 
     async def ask() -> list[CaptionAnswer | BaseException]:
-        requests = [CaptionRequest(key=_key(), thumbnail=b"x" * (3 + index * 7 % 11)) for index in range(40)]
+        requests = [CaptionRequest(key=KEY, thumbnail=b"x" * (3 + index * 7 % 11)) for index in range(40)]
         asked = asyncio.gather(*(captioner.caption(request) for request in requests), return_exceptions=True)
         return await asyncio.wait_for(asked, 20)
 
@@ -285,7 +281,7 @@ def test_a_book_that_cannot_be_written_loses_no_answer(tmp_path: Path, monkeypat
         raise RetryableError("the disk is full (ordered by the test)")
 
     async def ask() -> str | None:
-        answer = await captioner.caption(CaptionRequest(key=_key(), thumbnail=b""))
+        answer = await captioner.caption(CaptionRequest(key=KEY, thumbnail=b""))
         monkeypatch.setattr(FolderStore, "create", fail)
         await captioner.aclose()
         return answer.text
@@ -297,7 +293,7 @@ def test_a_new_day_is_a_new_book(tmp_path: Path) -> None:
     """After midnight the day's cap is whole again, for a task that runs on, too."""
     day = ["s3://b/2026-11-01"]
     captioner = BudgetedCaptioner(Stub(*[0.4] * 4), FolderStore(tmp_path), [Cap("X", 0.8, lambda: day[0])], "me")
-    request = CaptionRequest(key=_key(), thumbnail=b"")
+    request = CaptionRequest(key=KEY, thumbnail=b"")
 
     async def ask() -> None:
         for _ in range(2):
@@ -314,7 +310,7 @@ def test_what_began_yesterday_is_yesterdays(tmp_path: Path) -> None:
     """A request that is answered after midnight gives its rest back to the day it was taken from."""
     day = ["s3://b/2026-11-01"]
     captioner = BudgetedCaptioner(Stub(0.1, 0.2), FolderStore(tmp_path), [Cap("X", 1.0, lambda: day[0])], "me")
-    request = CaptionRequest(key=_key(), thumbnail=b"")
+    request = CaptionRequest(key=KEY, thumbnail=b"")
 
     async def ask() -> None:
         yesterday = asyncio.create_task(captioner.caption(request))

@@ -21,9 +21,8 @@ _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LEFT = 0.1  # share of the limit that is steered for: room for requests that others begin at the same moment
 _BRAKE_BELOW = 0.25
 _FREE_ABOVE = 0.5
-_FREE_TIMES = (
-    4.0  # where a server tells no limits, the brake comes off at so many times the rate at which it was put on
-)
+# Where a server tells no limits, the brake comes off at so many times the rate at which it was put on.
+_FREE_TIMES = 4.0
 _GAIN_PER_S = 0.5
 _STEER_EVERY_S = 0.25
 _FORESIGHT_S = 7.0  # damps: by the linear theory of this loop a limit for a minute is come to without a swing
