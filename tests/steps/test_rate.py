@@ -145,3 +145,4 @@ def test_after_a_storm_the_brake_comes_off(clock: Clock) -> None:
     assert braked is not None
     assert braked < 50
     assert rate > 90
+    assert pacer._rate_per_s is None
