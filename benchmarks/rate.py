@@ -25,7 +25,7 @@ from PIL import Image
 from tenacity import AsyncRetrying, stop_after_attempt, wait_random_exponential
 
 from image_analyzer import wiring
-from image_analyzer.local.openai_server import API_KEY
+from image_analyzer.local.openai_control import API_KEY
 from image_analyzer.local.stack import Stack, control_openai
 from image_analyzer.prompts import CaptionRequest
 from image_analyzer.settings import Settings, load_settings

@@ -32,6 +32,7 @@ from image_analyzer_airflow import (
     make_store,
     make_warehouse,
 )
+from image_analyzer_captioning import CaptionOperator
 from image_analyzer_sensing import NewObjectsSensor
 
 SETTINGS = read_settings()
@@ -152,20 +153,13 @@ def caption_images() -> None:
                 step(make_store(settings), manifest_uri, *make_hint_model(settings))
             return manifest_uri
 
-        @task(execution_timeout=timedelta(hours=6), pool="openai", retries=5)
-        def caption(manifest_uri: str) -> dict[str, Any]:
-            from image_analyzer.steps.caption import caption as step
-            from image_analyzer.wiring import caption_options, make_batch_captioner, make_ledger
-
-            with airflow_errors():
-                settings = make_settings()
-                store = make_store(settings)
-                captioner = make_batch_captioner(settings, store, manifest_uri)
-                warehouse, ledger = make_warehouse(settings), make_ledger(settings, store)
-                done = step(store, warehouse, ledger, manifest_uri, captioner, caption_options(settings))
-            return done.model_dump(mode="json")
-
-        caption(hint(prepare(batch)))
+        CaptionOperator(
+            task_id="caption",
+            manifest_uri=hint(prepare(batch)),
+            execution_timeout=timedelta(hours=6),
+            pool="openai",
+            retries=5,
+        )
 
     @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[IMAGE_RESULTS], multiple_outputs=False)
     def merge() -> dict[str, Any]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from conftest import Night
 
 from image_analyzer import wiring
 from image_analyzer.errors import ImageAnalyzerError, QualityError
-from image_analyzer.ports import ObjectStore, OpenObject
+from image_analyzer.ports import JobService, ObjectStore, OpenObject
 from image_analyzer.records import RunReport, RunRequest
-from image_analyzer.settings import Settings
+from image_analyzer.settings import CaptionMode, Settings
 from image_analyzer.steps.caption import caption
 from image_analyzer.steps.check import check
 from image_analyzer.steps.discover import discover
 from image_analyzer.steps.hint import hint
+from image_analyzer.steps.jobs import Waiting
 from image_analyzer.steps.merge import merge
 from image_analyzer.steps.prepare import prepare
 from image_analyzer.steps.report import raise_if_red, report
+from image_analyzer.steps.submit import submit
 
 
 class CountingStore:
@@ -101,9 +106,12 @@ class Pipeline:
 
     def _batch(self, settings: Settings, manifest_uri: str, tries: int) -> None:
         def try_caption() -> None:
+            if settings.caption_mode is CaptionMode.BATCH:
+                self._wait_for_jobs(settings, manifest_uri)
             captioner = wiring.make_batch_captioner(settings, self.store, manifest_uri)
             ledger = wiring.make_ledger(settings, self.store)
-            caption(self.store, self.warehouse, ledger, manifest_uri, captioner, wiring.caption_options(settings))
+            options, adopter = wiring.caption_options(settings), wiring.make_adopter(settings, self.store)
+            caption(self.store, self.warehouse, ledger, manifest_uri, captioner, options, adopter=adopter)
 
         steps = [
             lambda: prepare(self.store, manifest_uri, wiring.prepare_options(settings)),
@@ -119,9 +127,35 @@ class Pipeline:
                     if not left:
                         raise
 
+    def submit(self, settings: Settings, manifest_uri: str) -> Waiting | None:
+        """Send what is open of a batch by batch jobs, land what has ended."""
+        service = wiring.make_job_service(settings)
+        captioner = wiring.make_batch_captioner(settings, self.store, manifest_uri)
+        jobs = wiring.make_batch_jobs(settings, self.store, manifest_uri, service)
+        ledger = wiring.make_ledger(settings, self.store)
+        return submit(
+            self.store, self.warehouse, ledger, manifest_uri, captioner, service, jobs, settings.hint_min_score
+        )
+
+    def _wait_for_jobs(self, settings: Settings, manifest_uri: str) -> None:
+        """Do what operator and trigger do."""
+        while waiting := self.submit(settings, manifest_uri):
+            while datetime.now(UTC) < waiting.until:
+                if waiting.job_ids and asyncio.run(_have_ended(wiring.make_job_service(settings), waiting)):
+                    break
+                time.sleep(0.02)
+
     def rows(self, language: str = "en") -> dict[str, dict[str, Any]]:
         """Return the table's rows of one language, by file name."""
         return {row["FILE_NAME"]: row for row in self.warehouse.select_results(10_000, {"language": language})}
+
+
+async def _have_ended(service: JobService, waiting: Waiting) -> bool:
+    try:
+        states = [await service.look(job_id) for job_id in waiting.job_ids]
+    finally:
+        await service.aclose()
+    return all(state is None or state.ended for state in states)
 
 
 def numbered(count: int) -> dict[str, bytes]:

@@ -94,7 +94,8 @@ def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> 
             settings, wiring.make_captioner(settings), kept, root_uri=work.root_uri, run_uri=None, owner=file.name
         )
         ledger = Ledger(kept, work, wiring.stale_claim_s(settings))
-        caption(store, _warehouse(settings), ledger, uri, captioner, wiring.caption_options(settings))
+        options, adopter = wiring.caption_options(settings), wiring.make_adopter(settings, kept)
+        caption(store, _warehouse(settings), ledger, uri, captioner, options, adopter=adopter)
         return read_rows(store, uri)
 
 

@@ -65,7 +65,7 @@ def _captions(settings: Settings) -> str:
         return f"written offline, nothing leaves this machine ({why})"
     import openai
 
-    from image_analyzer.clients.openai_captioner import map_error
+    from image_analyzer.clients.openai_errors import map_error
 
     price = wiring.model_price(settings)
     client = openai.OpenAI(
@@ -80,7 +80,8 @@ def _captions(settings: Settings) -> str:
         raise map_error(error, settings.openai_model) from None
     finally:
         client.close()
-    half = ", half of that by flex" if settings.caption_mode is CaptionMode.FLEX else ""
+    mode = settings.caption_mode
+    half = "" if mode is CaptionMode.ONLINE else f", half of that by {mode}"
     return f"{settings.openai_model} answers; ${price.input} / ${price.output} a million tokens in / out{half}"
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from image_analyzer.captions import CaptionAnswer
+from image_analyzer.errors import ItemError
 from image_analyzer.hints import Preprocessing
 from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import (
@@ -118,6 +120,73 @@ class Captioner(Protocol):
             RetryableError: It may be answered later.
             FatalError: Nothing will be answered until a person acts.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
+
+
+class JobState(NamedTuple):
+    """How far a batch job is.
+
+    Attributes:
+        status: OpenAI's word.
+        ended: Nothing more will come.
+        queue_full: It was refused since too many tokens wait already; it may be sent again later.
+        problem: Why it was refused; empty if it was not.
+        files: Ids by `input`, `output`, `error`.
+    """
+
+    job_id: str
+    status: str
+    ended: bool
+    queue_full: bool
+    problem: str
+    files: dict[str, str]
+
+
+class JobReply(NamedTuple):
+    """What came of one request of a job: an answer, or that this picture will never be answered."""
+
+    custom_id: str
+    answer: CaptionAnswer | None
+    rejection: ItemError | None
+
+
+class JobService(Protocol):
+    """Answers files of requests within a day. Every method raises RetryableError or FatalError where the service fails."""
+
+    def line(self, custom_id: str, request: CaptionRequest) -> bytes:
+        """Return one request as a line of a job's file."""
+        ...
+
+    def most_usd(self, request: CaptionRequest) -> float:
+        """Return an upper bound of what one request costs in a job."""
+        ...
+
+    async def send(self, name: str, content: bytes) -> str:
+        """Begin a job; return its id. After an error look for its name before it is sent again."""
+        ...
+
+    async def find(self, name: str, since: datetime) -> str | None:
+        """Return the id of the job of this name that was begun after `since`."""
+        ...
+
+    async def look(self, job_id: str) -> JobState | None:
+        """Return how far a job is; None if it is unknown."""
+        ...
+
+    def read(self, state: JobState, requests: Mapping[str, CaptionRequest]) -> AsyncIterator[JobReply]:
+        """Yield what an ended job answered; requests without an answer are left out."""
+        ...
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask that no more of a job be worked off."""
+        ...
+
+    async def forget(self, state: JobState) -> None:
+        """Delete a job's files."""
         ...
 
     async def aclose(self) -> None:

@@ -56,6 +56,7 @@ class ErrorCode(StrEnum):
     REQUEST_REJECTED = "request_rejected"
     IMAGE_NOT_SEEN = "image_not_seen"
     BUDGET_SPENT = "budget_spent"
+    ASKED_ELSEWHERE = "asked_elsewhere"
 
 
 # The pipeline's fault, not the picture's: the run is red and the next run tries again.
@@ -70,7 +71,7 @@ PIPELINE_FAULTS = frozenset(
     }
 )
 # Tried again, too, but nobody's fault: the run is green.
-TRIED_AGAIN = PIPELINE_FAULTS | {ErrorCode.OBJECT_ARCHIVED, ErrorCode.BUDGET_SPENT}
+TRIED_AGAIN = PIPELINE_FAULTS | {ErrorCode.OBJECT_ARCHIVED, ErrorCode.BUDGET_SPENT, ErrorCode.ASKED_ELSEWHERE}
 
 
 class Origin(StrEnum):

@@ -25,6 +25,7 @@ from image_analyzer.records import (
 _UNANSWERED: dict[ErrorCode | None, Status] = {
     ErrorCode.NOT_CAPTIONED: Status.PENDING,
     ErrorCode.BUDGET_SPENT: Status.PENDING_BUDGET,
+    ErrorCode.ASKED_ELSEWHERE: Status.PENDING,
 }
 _SKIPPED = frozenset({ErrorCode.UNSUPPORTED_TYPE, ErrorCode.OBJECT_DELETED})
 

@@ -31,10 +31,14 @@ class CaptionBackend(StrEnum):
 
 
 class CaptionMode(StrEnum):
-    """How OpenAI is asked. FLEX is half the price, slower, and goes on at the standard price where there is no room."""
+    """How OpenAI is asked. FLEX and BATCH are half the price and slower; what they cannot answer is asked at the standard price.
+
+    FLEX asks one by one while there is room, BATCH sends files that are answered within a day.
+    """
 
     ONLINE = "online"
     FLEX = "flex"
+    BATCH = "batch"
 
 
 class ImageDetail(StrEnum):
@@ -91,8 +95,13 @@ class Settings(BaseSettings):
         ("en",), description="BCP 47 codes, comma separated: `en,fr,pt-BR`."
     )
     caption_mode: CaptionMode = Field(
-        CaptionMode.ONLINE, description="`online`, or `flex`: half the price, slower, when OpenAI has room."
+        CaptionMode.ONLINE,
+        description="`online`; half the price: `flex`, slower, while OpenAI has room, or `batch`, files answered in a day.",
     )
+    batch_patience_s: float = Field(
+        64_800.0, ge=0, description="After so long batch jobs are cancelled and what they left open is asked online."
+    )
+    batch_poll_s: float = Field(60.0, gt=0, description="Pause between two looks at batch jobs.")
     flex_timeout_s: float = Field(900.0, gt=0, description="Time for one flex request.")
     flex_patience_s: float = Field(
         900.0, ge=0, description="How long flex may be unavailable before a batch goes on at the standard price."

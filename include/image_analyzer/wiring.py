@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING
 from image_analyzer.clients.offline_describer import OfflineDescriber
 from image_analyzer.clients.s3_store import S3Store, make_client
 from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse, connect_arguments
-from image_analyzer.ports import Captioner, HintModel, ObjectStore
+from image_analyzer.ports import Captioner, HintModel, JobService, ObjectStore
 from image_analyzer.prices import Price, find_price
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, CaptionMode, Settings
 from image_analyzer.steps.asking import CaptionOptions
 from image_analyzer.steps.budget import BudgetedCaptioner, Cap
 from image_analyzer.steps.discover import PlanOptions
+from image_analyzer.steps.jobfiles import Adopter
+from image_analyzer.steps.jobs import BatchJobs, JobAdopter, JobOptions
 from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.prepare import PrepareOptions
 from image_analyzer.workarea import WorkArea, run_file_uri
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
     from snowflake.connector import SnowflakeConnection
+
+    from image_analyzer.clients.openai_format import OpenAIFormat
 
 log = logging.getLogger(__name__)
 _MOST_BATCHES = 1_000  # below Airflow's max_map_length of 1,024
@@ -85,6 +90,35 @@ def stale_claim_s(settings: Settings) -> float:
     return longest_s * settings.openai_max_attempts * 2 + 120 + (settings.flex_patience_s if flex else 0)
 
 
+def _make_openai(settings: Settings) -> tuple[AsyncOpenAI, OpenAIFormat]:
+    """Build the openai client and what words its requests.
+
+    Raises:
+        ConfigurationError: There is no key, no known price, or images may not leave.
+    """
+    settings.need("openai_api_key")
+    import httpx2
+    from openai import AsyncOpenAI
+
+    from image_analyzer.clients.openai_format import FormatOptions, OpenAIFormat
+
+    options = FormatOptions(
+        model=settings.openai_model,
+        detail=settings.openai_image_detail,
+        style=settings.openai_api_style,
+        reasoning_effort=settings.openai_reasoning_effort,
+        max_output_tokens=settings.openai_max_output_tokens,
+        send_image=settings.openai_send_image,
+    )
+    client = AsyncOpenAI(
+        api_key=settings.openai_api_key.get_secret_value(),
+        base_url=settings.openai_base_url or None,
+        timeout=httpx2.Timeout(settings.openai_timeout_s, connect=10.0),
+        max_retries=0,
+    )
+    return client, OpenAIFormat(options, model_price(settings))
+
+
 def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Captioner:
     """Build who writes the captions. Where images may not leave, nothing that could send one is built.
 
@@ -95,33 +129,44 @@ def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Cap
         from image_analyzer.clients.litert_model import read_translations
 
         return OfflineDescriber(read_translations(hint_folder(settings)))
-    settings.need("openai_api_key")
-    import httpx2
-    from openai import AsyncOpenAI
-
     from image_analyzer.clients.openai_captioner import FlexOptions, OpenAICaptioner, OpenAIOptions
 
-    client = AsyncOpenAI(
-        api_key=settings.openai_api_key.get_secret_value(),
-        base_url=settings.openai_base_url or None,
-        timeout=httpx2.Timeout(settings.openai_timeout_s, connect=10.0),
-        max_retries=0,
-    )
+    client, form = _make_openai(settings)
     options = OpenAIOptions(
         model=settings.openai_model,
         detail=settings.openai_image_detail,
         style=settings.openai_api_style,
-        reasoning_effort=settings.openai_reasoning_effort,
-        max_output_tokens=settings.openai_max_output_tokens,
         max_attempts=settings.openai_max_attempts,
         concurrency=concurrency or settings.openai_concurrency,
-        send_image=settings.openai_send_image,
         proven=not (settings.openai_base_url and settings.openai_probe),
         flex=FlexOptions(settings.flex_timeout_s, settings.flex_patience_s)
         if settings.caption_mode is CaptionMode.FLEX
         else None,
     )
-    return OpenAICaptioner(client, options, model_price(settings))
+    return OpenAICaptioner(client, options, form)
+
+
+def make_job_service(settings: Settings) -> JobService:
+    """Build who answers files of requests."""
+    from image_analyzer.clients.openai_jobs import OpenAIJobs
+
+    client, form = _make_openai(settings)
+    return OpenAIJobs(client, form, settings.openai_model)
+
+
+def make_batch_jobs(settings: Settings, store: ObjectStore, manifest_uri: str, service: JobService) -> BatchJobs:
+    """Return the batch jobs of one batch, within the caps of its run and of the day."""
+    options = JobOptions(languages_per_call=settings.openai_languages_per_call, patience_s=settings.batch_patience_s)
+    caps = make_caps(settings, settings.work_prefix_uri, run_file_uri(manifest_uri, "budget"))
+    return BatchJobs(store, service, manifest_uri, options, caps)
+
+
+def make_adopter(settings: Settings, store: ObjectStore) -> Adopter | None:
+    """Return who takes up what other batches' jobs have answered; None where no jobs are sent."""
+    if settings.backend is CaptionBackend.OFFLINE:
+        return None
+    service = make_job_service(settings)
+    return JobAdopter(service, lambda manifest_uri: make_batch_jobs(settings, store, manifest_uri, service))
 
 
 def with_caps(
@@ -130,9 +175,19 @@ def with_caps(
     """Return the captioner within the caps on cost; the same one where there are none or it costs nothing.
 
     Args:
+        root_uri, run_uri: See `make_caps`.
+        owner: Who draws, for the books.
+    """
+    caps = make_caps(settings, root_uri, run_uri)
+    return BudgetedCaptioner(captioner, store, caps, owner) if caps and captioner.paid else captioner
+
+
+def make_caps(settings: Settings, root_uri: str, run_uri: str | None) -> list[Cap]:
+    """Return the caps on cost.
+
+    Args:
         root_uri: Below it lies the book of the day.
         run_uri: Below it lies the book of the run; None if this is no run.
-        owner: Who draws, for the books.
     """
     caps = []
     if settings.max_run_cost_usd and run_uri:
@@ -144,7 +199,7 @@ def with_caps(
                 "MAX_DAY_COST_USD", settings.max_day_cost_usd, lambda: f"{today}/{datetime.now(UTC).date().isoformat()}"
             )
         )
-    return BudgetedCaptioner(captioner, store, caps, owner) if caps and captioner.paid else captioner
+    return caps
 
 
 def make_batch_captioner(settings: Settings, store: ObjectStore, manifest_uri: str) -> Captioner:
@@ -230,6 +285,6 @@ def plan_options(settings: Settings, *, most_batches: int = _MOST_BATCHES) -> Pl
         model=settings.openai_model if online else "",
         detail=settings.openai_image_detail if online else "",
         hint_model=hint_model_name(settings),
-        flex=online and settings.caption_mode is CaptionMode.FLEX,
+        half_price=settings.caption_mode.value if online and settings.caption_mode is not CaptionMode.ONLINE else "",
         max_run_cost_usd=settings.max_run_cost_usd if online else None,
     )

@@ -16,7 +16,7 @@ from pipeline import Pipeline, numbered
 
 from image_analyzer.errors import FatalError
 from image_analyzer.local.airflow import LocalAirflow
-from image_analyzer.local.openai_server import API_KEY
+from image_analyzer.local.openai_control import API_KEY
 from image_analyzer.local.stack import SECRET_KEY, control_openai
 
 pytestmark = pytest.mark.e2e

@@ -10,7 +10,7 @@ from conftest import Night, paint, photograph
 from pipeline import Pipeline, numbered
 
 from image_analyzer.clients import flex
-from image_analyzer.clients.openai_captioner import map_error
+from image_analyzer.clients.openai_errors import map_error
 from image_analyzer.errors import FatalError
 from image_analyzer.prices import find_price
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline import Pipeline, numbered
 
 from image_analyzer.errors import FatalError, RetryableError
-from image_analyzer.local.openai_server import API_KEY
+from image_analyzer.local.openai_control import API_KEY
 from image_analyzer.local.stack import SECRET_KEY
 from image_analyzer.records import Steps
 

@@ -12,7 +12,8 @@ import httpx2
 import openai
 import pytest
 
-from image_analyzer.clients.openai_captioner import OpenAICaptioner, OpenAIOptions, map_error
+from image_analyzer.clients.openai_errors import map_error
+from image_analyzer.clients.openai_format import FormatOptions, OpenAIFormat
 from image_analyzer.clients.pacing import Pacer, parse_duration, parse_retry_after
 from image_analyzer.clients.snowflake_warehouse import connect_arguments
 from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
@@ -78,10 +79,10 @@ def test_the_pause_that_was_asked_for_travels_along() -> None:
 
 def test_no_captioner_is_built_where_images_may_not_leave() -> None:
     """OPENAI_SEND_IMAGE=false is enforced where the client is made."""
-    options = OpenAIOptions("m", "high", "responses", "none", 300, 1, 1, send_image=False, proven=True)
+    options = FormatOptions("m", "high", "responses", "none", 300, send_image=False)
 
     with pytest.raises(ConfigurationError, match="OPENAI_SEND_IMAGE"):
-        OpenAICaptioner(None, options, Price(input=0, output=0))  # type: ignore[arg-type]
+        OpenAIFormat(options, Price(input=0, output=0))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("6m0s", 360), ("1.5s", 1.5), ("12ms", 0.012), ("", 0), ("soon", 0)])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from image_analyzer.errors import ConfigurationError, FatalError
-from image_analyzer.local import openai_server
+from image_analyzer.local.openai_control import API_KEY
 
 BUCKET = "images"
 ACCESS_KEY = "local"
@@ -163,7 +163,7 @@ class Stack:
         ports = {service.name: service.port for service in self.services()}
         return {
             "CAPTION_BACKEND": "openai",
-            "OPENAI_API_KEY": openai_server.API_KEY,
+            "OPENAI_API_KEY": API_KEY,
             "OPENAI_BASE_URL": f"http://127.0.0.1:{ports['openai']}/v1",
             "OPENAI_PROBE": "false",  # it is no vision model, and tests count its calls
         }

@@ -15,7 +15,6 @@ from image_analyzer.captions import (
     judge,
     make_receipt,
     rejected_receipt,
-    renew,
     share_answer,
 )
 from image_analyzer.errors import BudgetExceededError, FatalError, ImageAnalyzerError, ItemError, RetryableError
@@ -23,6 +22,7 @@ from image_analyzer.ports import Captioner
 from image_analyzer.prompts import PROMPT_VERSION, CaptionRequest
 from image_analyzer.records import ContentKey, ErrorCode, Manifest, Receipt, Record
 from image_analyzer.steps.batchfiles import with_progress
+from image_analyzer.steps.jobfiles import Adopter, LandedAnswer
 from image_analyzer.steps.ledger import Claim, Ledger
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,31 @@ def make_key(sha256: str, language: str, captioner: Captioner) -> ContentKey:
     )
 
 
+def owner_name(manifest: Manifest) -> str:
+    """Return whose claims those of a batch are; a retry has the same name."""
+    return f"{manifest.run_id}/{manifest.batch_id}"
+
+
+def group_questions(questions: Sequence[Question], size: int) -> list[tuple[Question, ...]]:
+    """Put languages of one picture together, as many as one request asks for."""
+    by_picture: dict[str, list[Question]] = {}
+    for question in questions:
+        by_picture.setdefault(question.key.sha256, []).append(question)
+    return [tuple(group[start : start + size]) for group in by_picture.values() for start in range(0, len(group), size)]
+
+
 class Asking:
     """Asks many questions at once and keeps what came of each.
 
     When the server is down or refuses us, no further question is begun; those under way are waited for, since their
     answers are paid.
+
+    Args:
+        landed: What the batch's own jobs have answered: read and judged like any answer, and asked again where need be.
+        adopter: Lands a job of another batch; None while its answers may come.
+
+    Attributes:
+        elsewhere: Questions that an unfinished job of another batch asks, and who that is.
     """
 
     def __init__(
@@ -78,12 +98,17 @@ class Asking:
         thumbnails: Mapping[str, bytes],
         options: CaptionOptions,
         manifest: Manifest,
+        *,
+        landed: Mapping[ContentKey, LandedAnswer] | None = None,
+        adopter: Adopter | None = None,
     ) -> None:
         self.receipts: dict[ContentKey, Receipt] = {}
         self.failures: dict[ContentKey, RetryableError] = {}
         self.waiting: dict[ContentKey, BudgetExceededError] = {}
+        self.elsewhere: dict[ContentKey, str] = {}
         self._captioner, self._ledger, self._thumbnails, self._options = captioner, ledger, thumbnails, options
-        self._run_id, self._batch_id = manifest.run_id, manifest.batch_id
+        self._landed, self._adopter = dict(landed or {}), adopter
+        self._run_id, self._batch_id, self._owner = manifest.run_id, manifest.batch_id, owner_name(manifest)
         self._held_by_others: list[Question] = []
         self._failed_in_a_row = 0
         self._stop: Exception | None = None
@@ -91,26 +116,19 @@ class Asking:
 
     async def ask_all(self, questions: Sequence[Question]) -> None:
         """Ask all questions, `concurrency` requests at once; last those that another process was asking at first."""
-        groups = self._group(questions)
+        size = self._options.languages_per_call
+        groups = group_questions(questions, size)
         try:
             await self._work_off(with_progress("caption", self._batch_id, groups, len(groups)), len(groups))
             while self._held_by_others and self._stop is None:
-                held, self._held_by_others = self._group(self._held_by_others), []
+                held, self._held_by_others = group_questions(self._held_by_others, size), []
                 log.info("%s waits for %d pictures that another batch is asking about", self._batch_id, len(held))
                 await asyncio.sleep(self._options.look_again_s)
                 await self._work_off(iter(held), len(held))
         finally:
             await self._captioner.aclose()
-
-    def _group(self, questions: Sequence[Question]) -> list[tuple[Question, ...]]:
-        """Put languages of one picture together, as many as one request asks for."""
-        by_picture: dict[str, list[Question]] = {}
-        for question in questions:
-            by_picture.setdefault(question.key.sha256, []).append(question)
-        size = self._options.languages_per_call
-        return [
-            tuple(group[start : start + size]) for group in by_picture.values() for start in range(0, len(group), size)
-        ]
+            if self._adopter:
+                await self._adopter.aclose()
 
     def give_up(self, error: ImageAnalyzerError) -> None:
         """Begin no further question."""
@@ -173,38 +191,77 @@ class Asking:
             await self._take_known(group, self._ledger, self._spent)
             return
         claims = {question: await self._claim(question, self._ledger) for question in group}
-        mine = {question: claim for question, claim in claims.items() if claim is not None}
+        mine = {self._as_asked(q): claim for q, claim in claims.items() if claim is not None}
+        for question in [q for q in mine if (landed := self._landed.get(q.key)) and landed.rejection]:
+            del mine[question]
+            error = ItemError(*(self._landed[question.key].rejection or ("", "")))
+            await self._keep(question, rejected_receipt(question.key, error, None, self._payer(question)), self._ledger)
         answers = {question: claim.answer for question, claim in mine.items() if claim.answer is not None}
         fresh = [question for question in mine if question not in answers]
         if fresh:
             answers |= await self._ask_first(fresh, mine, self._ledger)
         await asyncio.gather(*(self._finish(q, mine[q], answer, self._ledger) for q, answer in answers.items()))
 
+    def _as_asked(self, question: Question) -> Question:
+        """Return the question with the address that a job was to pay it for."""
+        landed = self._landed.get(question.key)
+        return question._replace(paid_by_uri=landed.paid_by_uri) if landed else question
+
     async def _take_known(self, group: Sequence[Question], ledger: Ledger, spent: BudgetExceededError) -> None:
         for question in group:
-            found = await asyncio.to_thread(_read_renewed, ledger, question.key)
+            found = await asyncio.to_thread(ledger.read_renewed, question.key)
             if found is not None:
                 self._note(question, found)
             else:
                 self.waiting[question.key] = spent
 
     async def _claim(self, question: Question, ledger: Ledger) -> Claim | None:
-        """Claim a question for asking; None if its receipt is there by now, or another process asks."""
-        found = await asyncio.to_thread(_read_renewed, ledger, question.key)
+        """Claim a question for asking; None if its receipt is there by now, or another process asks.
+
+        The claim holds what a batch job has answered.
+        """
+        found = await asyncio.to_thread(ledger.read_renewed, question.key)
         claim = None
         if found is None:
-            claim = await asyncio.to_thread(ledger.claim, question.key, f"{self._run_id}/{self._batch_id}")
+            claim = await self._claim_mine(question, ledger) or await self._claim_from_job(question, ledger)
             if claim is None:
-                self._held_by_others.append(question)
                 return None
             # Between looking and claiming another may have stored its receipt and let its claim go.
-            found = await asyncio.to_thread(_read_renewed, ledger, question.key)
+            found = await asyncio.to_thread(ledger.read_renewed, question.key)
         if found is None:
             return claim
         if claim is not None:
             await asyncio.to_thread(ledger.release, question.key, claim, None)
         self._note(question, found)
         return None
+
+    async def _claim_mine(self, question: Question, ledger: Ledger) -> Claim | None:
+        """Claim a question that nobody holds but this batch."""
+        landed = self._landed.get(question.key)
+        if landed is not None:
+            claim = await asyncio.to_thread(ledger.holder, question.key)
+            if claim is not None and claim.owner == self._owner:  # held since its job was sent
+                return claim if claim.answer else claim.model_copy(update={"answer": landed.answer})
+        return await asyncio.to_thread(ledger.claim, question.key, self._owner)
+
+    async def _claim_from_job(self, question: Question, ledger: Ledger) -> Claim | None:
+        """Take up a question that a batch job of others has answered; note it as held if it has not."""
+        holder = await asyncio.to_thread(ledger.holder, question.key)
+        if holder is None or holder.jobs_of is None:
+            self._held_by_others.append(question)
+            return None
+        landing = await self._adopter.adopt(holder, question.key) if self._adopter else None
+        if landing is None:
+            self.elsewhere[question.key] = f"a batch job of {holder.owner} asks for this caption; the next run has it"
+            return None
+        claim = await asyncio.to_thread(ledger.claim, question.key, self._owner, landed_at=landing.landed_at)
+        if claim is None:
+            self._held_by_others.append(question)
+            return None
+        if (landed := landing.answer_to(question.key)) is None:
+            return claim
+        self._landed[question.key] = landed
+        return claim if claim.answer else claim.model_copy(update={"answer": landed.answer})
 
     async def _ask_first(
         self, questions: Sequence[Question], claims: Mapping[Question, Claim], ledger: Ledger
@@ -285,9 +342,3 @@ class Asking:
 
     def _payer(self, question: Question) -> Payer:
         return Payer(self._captioner.origin, question.paid_by_uri, self._run_id)
-
-
-def _read_renewed(ledger: Ledger, key: ContentKey) -> Receipt | None:
-    """Return a stored answer that holds by the policy of today."""
-    found = ledger.read(key)
-    return renew(found) if found else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from image_analyzer.records import Record
 log = logging.getLogger(__name__)
 # What a task draws at once: small beside the cap, so that a killed task takes little with it; large beside a request.
 _DRAWN_SHARE = 0.005
+_ROUNDING_USD = 1e-9
 
 
 class Cap(NamedTuple):
@@ -86,6 +88,42 @@ class Book:
 
     def _uri(self, number: int) -> str:
         return f"{self.folder_uri}/{number:06d}.json"
+
+
+class Reservation(Record):
+    """What was drawn from one book for work that outlives the process."""
+
+    folder_uri: str
+    usd: float
+
+
+def draw(
+    store: ObjectStore, caps: Sequence[Cap], owner: str, amounts_usd: Sequence[float]
+) -> tuple[int, list[Reservation]]:
+    """Draw from every cap what the first amounts take, as many as all of them cover.
+
+    Returns:
+        How many are covered, and what was drawn for them; give it back when the bill is known.
+    """
+    covered, drawn = len(amounts_usd), []
+    for cap in caps:
+        folder_uri = cap.folder_uri()
+        drawn.append(
+            Reservation(folder_uri=folder_uri, usd=Book(store, folder_uri, owner).add(sum(amounts_usd), cap.usd))
+        )
+        sums = accumulate(amounts_usd[:covered])
+        # Less than a millionth of a cent is the rounding of a sum.
+        covered = sum(total <= drawn[-1].usd + _ROUNDING_USD for total in sums)
+    needed_usd = sum(amounts_usd[:covered])
+    for reservation in drawn:
+        give_back(store, reservation, owner, reservation.usd - needed_usd)
+    return covered, [r.model_copy(update={"usd": needed_usd}) for r in drawn]
+
+
+def give_back(store: ObjectStore, reservation: Reservation, owner: str, usd: float) -> None:
+    """Give back part of what was drawn; a negative sum is drawn now, whatever the cap."""
+    if abs(usd) > _ROUNDING_USD:
+        Book(store, reservation.folder_uri, owner).add(-usd, float("inf"))
 
 
 class Purse:

@@ -25,6 +25,7 @@ from image_analyzer.records import (
 )
 from image_analyzer.steps.asking import Asking, CaptionOptions, Question, make_key
 from image_analyzer.steps.batchfiles import CAPTIONS, BatchFiles
+from image_analyzer.steps.jobfiles import Adopter, JobFiles, job_notes
 from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.proving import Proof, fly_canaries, prove_sight
 from image_analyzer.thumbnails import read_pack
@@ -37,10 +38,14 @@ def caption(
     manifest_uri: str,
     captioner: Captioner,
     options: CaptionOptions,
+    adopter: Adopter | None = None,
 ) -> BatchReport:
     """Write the captions of a batch, whatever happens; then say what went wrong.
 
+    What the batch's own jobs have answered is used; what they left open is asked now.
+
     Args:
+        adopter: Lands a job of another batch; None where there is no such service.
         warehouse: Where merged captions are looked up; None to look into the ledger only.
         ledger: Where answers are kept; a captioner that costs nothing needs none.
 
@@ -51,15 +56,15 @@ def caption(
     started = time.monotonic()
     files = BatchFiles(store, manifest_uri)
     manifest = files.manifest()
-    metadata = [row for row in files.metadata() if row.error_code is None]
-    if manifest.steps is not Steps.CAPTIONS:
-        metadata = []
-    questions = _make_questions(manifest, metadata, files, captioner, options)
-    known = warehouse.select_receipts([q.key for q in questions]) if warehouse and captioner.paid else {}
-    receipts = {key: receipt for key, found in known.items() if (receipt := renew(found)) is not None}
-    thumbnails = dict(read_pack(files.thumbnails())) if questions else {}
-    asking = Asking(captioner, ledger if captioner.paid else None, thumbnails, options, manifest)
+    metadata = sound_pictures(files, manifest)
+    questions = make_questions(files, manifest, captioner, options.hint_min_score)
+    receipts = find_known(warehouse, questions) if captioner.paid else {}
     open_questions = [q for q in questions if q.key not in receipts]
+    thumbnails = dict(read_pack(files.thumbnails())) if questions else {}
+    jobs = JobFiles(store, manifest_uri)
+    landed = jobs.answers() if captioner.paid and open_questions else {}
+    own_ledger = ledger if captioner.paid else None
+    asking = Asking(captioner, own_ledger, thumbnails, options, manifest, landed=landed, adopter=adopter)
     proof = asyncio.run(_ask(store, manifest_uri, manifest, captioner, asking, open_questions))
     receipts |= asking.receipts
 
@@ -77,7 +82,7 @@ def caption(
         seconds=round(time.monotonic() - started, 3),
         cost_usd=round(sum(r.usage.cost_usd or 0.0 for r in paid) + (proof.usage.cost_usd or 0.0), 8),
         calls=sum(receipt.usage.attempts for receipt in paid) + proof.usage.attempts,
-        notes=(*dict.fromkeys(str(error) for error in asking.waiting.values()), *captioner.notes),
+        notes=(*dict.fromkeys(str(error) for error in asking.waiting.values()), *captioner.notes, *job_notes(jobs)),
         problems=proof.problems,
     )
     files.write_report(report)
@@ -115,20 +120,30 @@ def _outcome(row: CaptionRow) -> str:
     return Status.OK if row.receipt.caption else Status.DECORATIVE
 
 
-def _make_questions(
-    manifest: Manifest,
-    metadata: Sequence[ImageMetadata],
-    files: BatchFiles,
-    captioner: Captioner,
-    options: CaptionOptions,
+def sound_pictures(files: BatchFiles, manifest: Manifest) -> list[ImageMetadata]:
+    """Return the pictures of a batch that are to be captioned."""
+    if manifest.steps is not Steps.CAPTIONS:
+        return []
+    return [row for row in files.metadata() if row.error_code is None]
+
+
+def find_known(warehouse: Warehouse | None, questions: Sequence[Question]) -> dict[ContentKey, Receipt]:
+    """Return what IMAGE_RESULTS already holds and the policy of today lets pass."""
+    known = warehouse.select_receipts([question.key for question in questions]) if warehouse else {}
+    return {key: receipt for key, found in known.items() if (receipt := renew(found)) is not None}
+
+
+def make_questions(
+    files: BatchFiles, manifest: Manifest, captioner: Captioner, hint_min_score: float
 ) -> list[Question]:
     """Return one question per content and language; the first address in the manifest pays."""
+    metadata = sound_pictures(files, manifest)
     languages = {entry.object.uri: entry.languages for entry in manifest.entries}
     hint_file = files.hints() if metadata else None
     hints = {hint.sha256: hint for hint in hint_file.hints} if hint_file else {}
     questions: dict[ContentKey, Question] = {}
     for row in metadata:
-        label = strong_label(hints.get(row.sha256 or ""), options.hint_min_score)
+        label = strong_label(hints.get(row.sha256 or ""), hint_min_score)
         for language in languages[row.uri]:
             key = make_key(row.sha256 or "", language, captioner)
             questions.setdefault(key, Question(key, row.uri, label))
@@ -151,6 +166,8 @@ def _make_rows(
                 continue
             if key in asking.failures:
                 code, message = ErrorCode.CAPTION_UNAVAILABLE, str(asking.failures[key])
+            elif key in asking.elsewhere:
+                code, message = ErrorCode.ASKED_ELSEWHERE, asking.elsewhere[key]
             elif key in asking.waiting:
                 code, message = ErrorCode.BUDGET_SPENT, f"{asking.waiting[key]}; the next run asks"
             else:

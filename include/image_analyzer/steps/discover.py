@@ -25,7 +25,7 @@ class PlanOptions(Record):
         price: Of the model; None if captions cost nothing.
         model, detail: What captions would be asked for with now; empty for the offline describer.
         hint_model: Name of the hint model; empty without one.
-        flex: Captions cost half while OpenAI has room.
+        half_price: The mode that captions are asked for in if they cost half; empty if they cost all.
         max_run_cost_usd: What the run may spend; None for any sum.
     """
 
@@ -37,7 +37,7 @@ class PlanOptions(Record):
     model: str = ""
     detail: str = ""
     hint_model: str = ""
-    flex: bool = False
+    half_price: str = ""
     max_run_cost_usd: float | None = None
 
 
@@ -150,8 +150,8 @@ def discover(
     pairs = sum(len(entry.languages) for entry in entries)
     captions = pairs - free if request.steps is Steps.CAPTIONS else 0
     most_usd = estimate_usd(options.price, captions, options.thumbnail_px) if options.price else 0.0
-    if options.flex and request.dry_run:
-        notes.append(f"half of that, ${most_usd / 2:.4f}, while flex has room")
+    if options.half_price and request.dry_run:
+        notes.append(f"half of that, ${most_usd / 2:.4f}, as far as {options.half_price} answers")
     if options.max_run_cost_usd is not None and most_usd > options.max_run_cost_usd:
         notes.append(
             f"up to ${most_usd:.4f} is more than MAX_RUN_COST_USD={options.max_run_cost_usd:g}: what does not fit will wait"

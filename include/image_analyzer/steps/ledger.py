@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pydantic import AwareDatetime
 
-from image_analyzer.captions import CaptionAnswer
+from image_analyzer.captions import CaptionAnswer, renew
 from image_analyzer.keys import ledger_path
 from image_analyzer.ports import ObjectStore
 from image_analyzer.records import ContentKey, Receipt, Record
@@ -25,12 +25,14 @@ class Claim(Record):
         owner: Run and batch; a retry of the same task has the same.
         answer: A first answer that broke the contract. It is paid: whoever takes the claim up goes on from it.
         released: Nobody asks any more; the claim is kept for its answer.
+        jobs_of: The manifest of the batch whose batch jobs ask; None if a process asks that waits for the answer.
     """
 
     owner: str
     at: AwareDatetime
     answer: CaptionAnswer | None = None
     released: bool = False
+    jobs_of: str | None = None
 
 
 class Ledger:
@@ -48,13 +50,29 @@ class Ledger:
         content = self._store.read(self._uri(key))
         return Receipt.model_validate_json(content) if content else None
 
-    def claim(self, key: ContentKey, owner: str) -> Claim | None:
+    def read_renewed(self, key: ContentKey) -> Receipt | None:
+        """Return the receipt of one content if it holds by the policy of today."""
+        found = self.read(key)
+        return renew(found) if found else None
+
+    def holder(self, key: ContentKey) -> Claim | None:
+        """Return the claim on a content, whoever holds it."""
+        content = self._store.read(self._claim_uri(key))
+        return Claim.model_validate_json(content) if content else None
+
+    def claim(
+        self, key: ContentKey, owner: str, *, jobs_of: str | None = None, landed_at: datetime | None = None
+    ) -> Claim | None:
         """Claim a content for asking.
+
+        Args:
+            jobs_of: Where the batch jobs are written down that will ask.
+            landed_at: When the job of the present holder ended; its claim is never stale before that.
 
         Returns:
             The claim, with what an earlier holder was answered; None while somebody else is asking.
         """
-        mine = Claim(owner=owner, at=datetime.now(UTC))
+        mine = Claim(owner=owner, at=datetime.now(UTC), jobs_of=jobs_of)
         uri = self._claim_uri(key)
         if self._store.create(uri, mine.model_dump_json().encode()):
             return mine
@@ -62,8 +80,9 @@ class Ledger:
         if content is None:  # given up between the two calls
             return mine if self._store.create(uri, mine.model_dump_json().encode()) else None
         other = Claim.model_validate_json(content)
-        age_s = (mine.at - other.at).total_seconds()
-        if other.owner != owner and not other.released and age_s < self._stale_after_s:
+        age_s = (mine.at - (landed_at or other.at)).total_seconds()
+        alive = age_s < self._stale_after_s or (other.jobs_of is not None and landed_at is None)
+        if other.owner != owner and not other.released and alive:
             return None
         taken = mine.model_copy(update={"answer": other.answer})
         self._store.write(uri, taken.model_dump_json().encode(), "application/json")
