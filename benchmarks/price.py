@@ -15,7 +15,9 @@ from pathlib import Path
 from languages import thumbnails
 
 from image_analyzer import wiring
+from image_analyzer.captions import CaptionAnswer
 from image_analyzer.local.stack import Stack
+from image_analyzer.ports import JobService
 from image_analyzer.prompts import CaptionRequest
 from image_analyzer.settings import CaptionMode, Settings, load_settings
 from image_analyzer.steps.asking import make_key
@@ -26,13 +28,30 @@ _LANGUAGES = ("en", "fr", "de", "ja")
 async def ask(settings: Settings, pictures: list[bytes], languages: tuple[str, ...]) -> float:
     """Return US dollars for 1,000 captions."""
     captioner = wiring.make_captioner(settings)
-    cost_usd = 0.0
-    for number, jpeg in enumerate(pictures):
-        key = make_key(str(number), languages[0], captioner)
-        answer = await captioner.caption(CaptionRequest(key=key, thumbnail=jpeg, also=languages[1:]))
-        cost_usd += answer.usage.cost_usd or 0.0
+    requests = [
+        CaptionRequest(key=make_key(str(number), languages[0], captioner), thumbnail=jpeg, also=languages[1:])
+        for number, jpeg in enumerate(pictures)
+    ]
+    if settings.caption_mode is CaptionMode.BATCH:
+        answers = await ask_by_job(wiring.make_job_service(settings), requests)
+    else:
+        answers = [await captioner.caption(request) for request in requests]
     await captioner.aclose()
+    cost_usd = sum(answer.usage.cost_usd or 0.0 for answer in answers)
     return cost_usd / len(pictures) / len(languages) * 1_000
+
+
+async def ask_by_job(service: JobService, requests: list[CaptionRequest]) -> list[CaptionAnswer]:
+    """Return the answers of one batch job."""
+    by_id = {f"request-{number}": request for number, request in enumerate(requests)}
+    job_id = await service.send("price", b"".join(service.line(name, request) for name, request in by_id.items()))
+    while (state := await service.look(job_id)) is None or not state.ended:  # noqa: ASYNC110 - the API can only be asked
+        await asyncio.sleep(0.1)
+    answers = [reply.answer async for reply in service.read(state, by_id) if reply.answer]
+    await service.forget(state)
+    await service.aclose()
+    assert len(answers) == len(requests)
+    return answers
 
 
 def main() -> None:

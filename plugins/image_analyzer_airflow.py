@@ -113,7 +113,7 @@ def _snowflake_connect(connection: Connection, settings: Settings) -> Callable[[
     """
     from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 
-    from image_analyzer.clients.snowflake_warehouse import SESSION_PARAMETERS
+    from image_analyzer.clients.snowflake_warehouse import SESSION_PARAMETERS, TIMEOUTS
 
     extra = connection.extra_dejson
     fallbacks = {
@@ -122,7 +122,14 @@ def _snowflake_connect(connection: Connection, settings: Settings) -> Callable[[
         "warehouse": None if extra.get("warehouse") else settings.snowflake_warehouse,
     }
     session = {**(extra.get("session_parameters") or {}), **SESSION_PARAMETERS}
-    hook = SnowflakeHook(
+
+    class BoundedHook(SnowflakeHook):
+        """Waits for a server no longer than we do; the hook itself knows no such parameter and would wait for ever."""
+
+        def _get_conn_params(self) -> dict[str, Any]:
+            return {**super()._get_conn_params(), **TIMEOUTS}
+
+    hook = BoundedHook(
         snowflake_conn_id=settings.snowflake_conn_id,
         session_parameters=session,
         **{name: value for name, value in fallbacks.items() if value},

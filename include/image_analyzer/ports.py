@@ -132,7 +132,7 @@ class JobState(NamedTuple):
 
     Attributes:
         status: OpenAI's word.
-        ended: Nothing more will come.
+        ended_at: Since when nothing more comes; None while more may.
         queue_full: It was refused since too many tokens wait already; it may be sent again later.
         problem: Why it was refused; empty if it was not.
         files: Ids by `input`, `output`, `error`.
@@ -140,10 +140,15 @@ class JobState(NamedTuple):
 
     job_id: str
     status: str
-    ended: bool
+    ended_at: datetime | None
     queue_full: bool
     problem: str
     files: dict[str, str]
+
+    @property
+    def ended(self) -> bool:
+        """Return whether nothing more will come."""
+        return self.ended_at is not None
 
 
 class JobReply(NamedTuple):

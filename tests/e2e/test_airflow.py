@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+import urllib.parse
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -161,28 +163,74 @@ def test_parameters_of_a_manual_run(make_airflow_night: Callable[..., AirflowNig
 
 
 def test_a_live_scheduler_defers_and_resumes(make_airflow_night: Callable[..., AirflowNight], tmp_path: Path) -> None:
-    """Under scheduler and triggerer, a run that finds nothing waits without a slot, and goes on when a picture lands."""
+    """Under scheduler and triggerer, a run waits without a slot for a picture, and then for its batch job.
+
+    Clearing the task leaves the job alone; ending the run cancels it; the next run lands what it had done and pays nothing.
+    """
     from image_analyzer.local.stack import free_ports
 
     night = make_airflow_night(
-        SENSE_TIMEOUT_S="120", SENSE_POLL_S="1", AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False"
-    )
+        SENSE_TIMEOUT_S="120", SENSE_POLL_S="1", AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+        CAPTION_MODE="batch", BATCH_POLL_S="1",
+    )  # fmt: skip
+    night.night.order({"kind": "batch_slow", "done": 1})
     (port,) = free_ports(1)
     airflow = LocalAirflow(tmp_path / "airflow", night.night.environment, port)
     airflow.set_up()
     airflow.start()
     try:
-        airflow.run(["backfill", "create", "--dag-id", "caption_images", "--from-date", "2026-11-01T02:00:00",
-                     "--to-date", "2026-11-01T02:00:00"], night.log)  # fmt: skip
         night.home = tmp_path / "airflow"
+        # Unpaused, the DAG runs for the last date of its schedule.
         _wait_for(lambda: night._states().get("sense") == {"deferred"})
         night.land(late__jpg=paint("red"))
+        _wait_for(lambda: night._states().get("batch.caption") == {"deferred"})
+        (run,) = _api(airflow, "GET", "dags/caption_images/dagRuns")["dag_runs"]
+        address = f"dags/caption_images/dagRuns/{urllib.parse.quote(run['dag_run_id'])}"
+        started = _caption_tries(airflow, address)
+        _api(airflow, "POST", "dags/caption_images/clearTaskInstances",
+             {"dry_run": False, "dag_run_id": run["dag_run_id"], "task_ids": ["batch.caption"], "only_failed": False,
+              "only_running": False})  # fmt: skip
+        _wait_for(lambda: _caption_tries(airflow, address) > started)
+        _wait_for(lambda: night._states().get("batch.caption") == {"deferred"})
+        cleared = _job_states(night)
+        _api(airflow, "PATCH", address, {"state": "failed"})
+        _wait_for(lambda: _job_states(night) == ["cancelled"])
+        _start_run(airflow, night, "2026-11-01T02:00:00")
         _wait_for(lambda: night._states().get("report") == {"success"})
     finally:
         airflow.stop()
 
+    assert ["in_progress"] == cleared
     assert {"late.jpg": "ok"} == {name: row["STATUS"] for name, row in night.rows().items()}
+    assert ["batch"] == [call["tier"] for call in night.night.calls()]
     assert not airflow.is_running()
+
+
+def _start_run(airflow: LocalAirflow, night: AirflowNight, date: str) -> None:
+    airflow.run(["backfill", "create", "--dag-id", "caption_images", "--from-date", date, "--to-date", date], night.log)
+
+
+def _api(airflow: LocalAirflow, method: str, path: str, payload: dict[str, Any] | None = None) -> Any:
+    """Ask Airflow's API as its UI does."""
+    with urllib.request.urlopen(f"{airflow.address()}/auth/token", timeout=30) as answer:
+        token = json.load(answer)["access_token"]
+    request = urllib.request.Request(
+        f"{airflow.address()}/api/v2/{path}",
+        method=method,
+        data=json.dumps(payload).encode() if payload else None,
+        headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def _caption_tries(airflow: LocalAirflow, address: str) -> int:
+    found = _api(airflow, "GET", f"{address}/taskInstances")["task_instances"]
+    return sum(ti["try_number"] for ti in found if ti["task_id"] == "batch.caption")
+
+
+def _job_states(night: AirflowNight) -> list[str]:
+    return [job["status"] for job in control_openai(night.night.base_url, "batches")["jobs"]]
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from conftest import Night, paint, photograph
 from pipeline import Pipeline, numbered
 
+from image_analyzer import wiring
+from image_analyzer.clients import openai_jobs
+from image_analyzer.errors import RetryableError
 from image_analyzer.local.stack import control_openai
+from image_analyzer.settings import Settings
+from image_analyzer.steps import jobs
+from image_analyzer.steps.ledger import Ledger
 
 
 @pytest.fixture
@@ -49,3 +59,265 @@ def test_a_batch_job_is_half_the_price(make_pipeline: Callable[..., Pipeline], s
     assert (1, 1) == (half.calls, full.calls)
     assert ["batch", "default"] == [call["tier"] for call in pipeline.night.calls()]
     assert [] == left
+
+
+def paid_twice(pipeline: Pipeline) -> int:
+    """Return how many questions were charged more than once."""
+    return sum(count - 1 for count in Counter(paid(pipeline)).values())
+
+
+def test_answers_come_in_any_order_and_from_several_jobs(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch larger than OpenAI takes at once becomes several jobs; each picture gets its own caption."""
+    monkeypatch.setattr(jobs, "MOST_REQUESTS", 3)
+    pipeline = make_pipeline()
+    pictures = {
+        f"{colour}__png": paint(colour, fmt="PNG")
+        for colour in ("red", "blue", "lime", "yellow", "white", "gray", "teal")
+    }
+    pipeline.land(**pictures)
+
+    summary = pipeline.run()
+
+    online = make_pipeline(CAPTION_MODE="online")
+    online.land(**pictures)
+    online.run()
+    assert {"ok": 7} == summary.by_status
+    assert (0, 7) == (summary.cost_usd == 0, summary.calls)
+    assert {name: row["GPT_SUMMARY"] for name, row in online.rows().items()} == {
+        name: row["GPT_SUMMARY"] for name, row in pipeline.rows().items()
+    }
+
+
+@pytest.mark.parametrize("end", ["batch_expired", "batch_slow"])
+def test_what_a_job_left_open_is_asked_online(make_pipeline: Callable[..., Pipeline], end: str) -> None:
+    """Of a job that expired, or was cancelled after the patience, what was done is landed and billed; nothing is paid twice."""
+    pipeline = make_pipeline(BATCH_PATIENCE_S="1")
+    pipeline.land(**numbered(5))
+    pipeline.night.order({"kind": end, "done": 2})
+
+    summary = pipeline.run()
+
+    tiers = Counter(tier for tier, *_ in paid(pipeline))
+    word = "expired" if end == "batch_expired" else "cancelled"
+    assert {"ok": 5} == summary.by_status
+    assert {"batch": 2, "default": 3} == tiers
+    assert (0, 5) == (paid_twice(pipeline), summary.calls)
+    assert f"is {word}: 3 captions were asked online" in "; ".join(summary.notes)
+    assert [] == openai_has(pipeline)["files"]
+    assert summary.cost_usd == pytest.approx(sum(row["COST_USD"] for row in pipeline.rows().values()))
+
+
+def test_rows_of_a_job_that_failed(make_pipeline: Callable[..., Pipeline]) -> None:
+    """A refused picture is for review; a server error, a cut answer and a broken rule are asked again online."""
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(5))
+    pipeline.night.order(
+        {"kind": "content_policy"}, {"kind": "server_error"}, {"kind": "truncated_json"}, {"kind": "two_sentences"}
+    )
+
+    summary = pipeline.run()
+
+    calls = pipeline.night.calls()
+    assert {"ok": 4, "needs_review:request_rejected": 1} == summary.by_status
+    assert ["batch"] * 5 + ["default"] * 3 == [call["tier"] for call in calls]
+    assert 0 == paid_twice(pipeline)
+    assert [1, 1, 1, 2, 2] == sorted(row["ATTEMPTS"] for row in pipeline.rows().values())
+
+
+def test_a_job_that_is_refused_is_asked_online(make_pipeline: Callable[..., Pipeline]) -> None:
+    """A file that OpenAI does not take costs nothing; its questions are asked one by one, and the report says why."""
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(2))
+    pipeline.night.order({"kind": "batch_invalid"})
+
+    summary = pipeline.run()
+
+    assert {"ok": 2} == summary.by_status
+    assert ["default"] * 2 == [tier for tier, *_ in paid(pipeline)]
+    assert (
+        "is failed (invalid_file: The file is invalid or too large.): 2 captions were asked online" in summary.notes[0]
+    )
+
+
+def test_a_full_queue_is_waited_for(make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job for which there is no room is sent again after a pause, at half the price."""
+    monkeypatch.setattr(jobs, "_QUEUE_PAUSE", timedelta(seconds=0.3))
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(2))
+    pipeline.night.order({"kind": "batch_queue_full", "times": 2})
+
+    summary = pipeline.run()
+
+    found = openai_has(pipeline)
+    assert {"ok": 2} == summary.by_status
+    assert ["batch"] * 2 == [tier for tier, *_ in paid(pipeline)]
+    assert [] == found["files"]
+    assert 3 == len({job["metadata"]["image_analyzer"] for job in mine(pipeline)})
+
+
+def mine(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Return the jobs whose input was sent by this night: those made since the test began."""
+    return openai_has(pipeline)["jobs"]
+
+
+@pytest.mark.parametrize("moment", ["reply lost", "before the id is written", "after the upload"])
+def test_a_job_whose_id_was_lost_is_found(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Whenever the process dies around the sending, the next try finds the one job; it never sends a second."""
+    monkeypatch.setattr(jobs, "_FIRST_BACKOFF_S", 0.01)
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(2))
+    if moment == "reply lost":
+        pipeline.night.order({"kind": "batch_reply_lost"})
+    elif moment == "before the id is written":
+        dies_once(monkeypatch, jobs.JobFiles, "write", when=lambda *found: found[-1].job_id is not None)
+    else:
+        dies_once(monkeypatch, openai_jobs.OpenAIJobs, "_begin")
+
+    summary = pipeline.run(tries=2)
+
+    assert {"ok": 2} == summary.by_status
+    assert ["batch"] * 2 == [tier for tier, *_ in paid(pipeline)]
+    assert 1 == len(mine(pipeline))
+    assert [] == openai_has(pipeline)["files"]
+
+
+def dies_once(patch: pytest.MonkeyPatch, owner: Any, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
+    """Let a method fail once, as a process that dies there."""
+    original = getattr(owner, name)
+    left = [1]
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        if left[0] and when(*args):
+            left[0] = 0
+            raise RetryableError("died here")
+        return original(*args, **kwargs)
+
+    patch.setattr(owner, name, method)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_run_lands_what_nobody_watched(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    """A run dies while its job is under way: the next one takes the answers, at once or when they are there, and pays nothing."""
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(3))
+    control_openai(pipeline.night.base_url, "reset", {"batch_s": 0 if finished else 6})
+
+    def die(settings: Settings, manifest_uri: str) -> None:
+        pipeline.submit(settings, manifest_uri)
+        raise RetryableError("the task was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_wait_for_jobs", die)
+        red = pipeline.run()
+    if finished:
+        wait_until_ended(pipeline)
+
+    summary = pipeline.run()
+
+    assert {"pending:not_captioned": 3} == red.by_status
+    assert {"ok": 3} == summary.by_status
+    assert ["batch"] * 3 == [tier for tier, *_ in paid(pipeline)]
+    assert summary.cost_usd == pytest.approx(sum(row["COST_USD"] for row in pipeline.rows().values())) != 0
+    assert [] == openai_has(pipeline)["files"]
+
+
+def cancel_jobs(pipeline: Pipeline) -> None:
+    """Cancel all jobs as a person does at OpenAI's dashboard, and wait until they have ended."""
+    for job in mine(pipeline):
+        asyncio.run(wiring.make_job_service(pipeline.settings).cancel(job["id"]))
+    while any(job["status"] != "cancelled" for job in mine(pipeline)):
+        time.sleep(0.02)
+
+
+def wait_until_ended(pipeline: Pipeline) -> None:
+    """Wait until all jobs have ended."""
+    while any(job["status"] in ("validating", "in_progress") for job in mine(pipeline)):
+        time.sleep(0.02)
+
+
+def test_an_online_run_meets_a_job(make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of another mode does not ask what a job is asking: its rows wait, and the next run has the captions."""
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(2))
+    pipeline.night.order({"kind": "batch_slow", "done": 2})
+
+    def die(settings: Settings, manifest_uri: str) -> None:
+        pipeline.submit(settings, manifest_uri)
+        raise RetryableError("the task was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_wait_for_jobs", die)
+        pipeline.run()
+    online = pipeline.night.settings(caption_mode="online")
+
+    waiting = pipeline.run(online)
+    cancel_jobs(pipeline)
+    landed = pipeline.run(online)
+
+    assert {"pending:asked_elsewhere": 2} == waiting.by_status
+    assert () == waiting.problems
+    assert {"ok": 2} == landed.by_status
+    assert ["batch"] * 2 == [tier for tier, *_ in paid(pipeline)]
+
+
+def test_the_same_bytes_in_two_batches_are_in_one_job(make_pipeline: Callable[..., Pipeline]) -> None:
+    """Of two mapped batches with the same picture one asks; the other takes its answer."""
+    pipeline = make_pipeline(BATCH_SIZE="1")
+    pipeline.land(a__png=paint("red", fmt="PNG"), b__png=paint("blue", fmt="PNG"))
+    pipeline.run()
+    pipeline.land(c__png=paint("lime", fmt="PNG"), d__png=paint("lime", fmt="PNG"))
+
+    summary = pipeline.run()
+
+    assert {"ok": 2} == summary.by_status
+    assert ["batch"] * 3 == [tier for tier, *_ in paid(pipeline)]
+    assert {"model", "reused"} == {pipeline.rows()[name]["CAPTION_ORIGIN"] for name in ("c.png", "d.png")}
+
+
+def test_a_cap_holds_for_jobs_too(make_pipeline: Callable[..., Pipeline]) -> None:
+    """No more is sent than the cap covers at worst; what comes back is used for another job; the rest waits and is asked next."""
+    pipeline = make_pipeline(MAX_RUN_COST_USD="0.0002")
+    pipeline.land(**numbered(12))
+
+    first = pipeline.run()
+    nights = [first]
+    while pipeline.rows() and any(row["STATUS"] == "pending_budget" for row in pipeline.rows().values()):
+        nights.append(pipeline.run())
+
+    assert first.by_status["pending_budget:budget_spent"] > 0
+    assert first.by_status["ok"] > 1
+    assert all(night.cost_usd <= 0.0002 for night in nights)
+    assert {"ok"} == {row["STATUS"] for row in pipeline.rows().values()}
+    assert ["batch"] * 12 == [tier for tier, *_ in paid(pipeline)]
+    assert len(mine(pipeline)) > len(nights)
+
+
+def test_a_retry_after_half_the_landing_pays_nothing(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that dies between landing and the last receipt goes on from the landed answers."""
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(6))
+    dies_once(monkeypatch, Ledger, "store", when=counted(3))
+
+    summary = pipeline.run(tries=2)
+
+    assert {"ok": 6} == summary.by_status
+    assert ["batch"] * 6 == [tier for tier, *_ in paid(pipeline)]
+
+
+def counted(number: int) -> Callable[..., bool]:
+    """Return a condition that holds from the n-th time on."""
+    times = [0]
+
+    def reached(*_: Any) -> bool:
+        times[0] += 1
+        return times[0] >= number
+
+    return reached

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from image_analyzer.clients.openai_errors import map_error, map_rejection
@@ -24,6 +24,11 @@ _QUEUE_FULL = "token_limit_exceeded"
 _EXPIRES_AFTER: Any = {"anchor": "created_at", "seconds": 2_592_000}
 _UPLOAD_TIMEOUT_S = 600.0
 _RETRIES = 3
+
+
+def _ended_at(job: Any) -> datetime:
+    stamps = (job.completed_at, job.failed_at, job.expired_at, job.cancelled_at)
+    return datetime.fromtimestamp(max((stamp for stamp in stamps if stamp), default=job.created_at), UTC)
 
 
 class OpenAIJobs:
@@ -61,13 +66,16 @@ class OpenAIJobs:
                 expires_after=_EXPIRES_AFTER,
                 timeout=_UPLOAD_TIMEOUT_S,
             )
-            job = await self._once.batches.create(
-                input_file_id=upload.id,
-                endpoint=self._form.endpoint,  # type: ignore[arg-type]
-                completion_window="24h",
-                metadata={_NAME_KEY: name},
-                output_expires_after=_EXPIRES_AFTER,
-            )
+            return await self._begin(name, upload.id)
+
+    async def _begin(self, name: str, file_id: str) -> str:
+        job = await self._once.batches.create(
+            input_file_id=file_id,
+            endpoint=self._form.endpoint,  # type: ignore[arg-type]
+            completion_window="24h",
+            metadata={_NAME_KEY: name},
+            output_expires_after=_EXPIRES_AFTER,
+        )
         return job.id
 
     async def find(self, name: str, since: datetime) -> str | None:
@@ -101,7 +109,7 @@ class OpenAIJobs:
         return JobState(
             job_id=job.id,
             status=job.status,
-            ended=job.status in _ENDED,
+            ended_at=_ended_at(job) if job.status in _ENDED else None,
             queue_full=code == _QUEUE_FULL,
             problem=f"{code}: {problems[0].message}" if problems else "",
             files={kind: file_id for kind, file_id in files.items() if file_id},

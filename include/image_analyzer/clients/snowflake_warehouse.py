@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from snowflake.connector.cursor import SnowflakeCursor
 
 Connect = Callable[[], "SnowflakeConnection"]
+# Seconds that the connector tries again; after that the task ends and is tried later.
+TIMEOUTS = {"login_timeout": 30, "network_timeout": 300}
 # A statement that hangs is ended by the server, whichever way the session was opened.
 SESSION_PARAMETERS = {"QUERY_TAG": "image-analyzer", "TIMEZONE": "UTC", "STATEMENT_TIMEOUT_IN_SECONDS": 1800}
 _STAGE_CHUNK = 20_000
@@ -333,7 +335,7 @@ def connect_arguments(
     }
     arguments: dict[str, Any] = {name: value for name, value in given.items() if value}
     arguments["session_parameters"] = dict(SESSION_PARAMETERS)
-    arguments |= {"login_timeout": 30, "network_timeout": 300}
+    arguments |= TIMEOUTS
     if host:
         # An emulator has a certificate of its own, which no authority can be asked about.
         arguments |= {"host": host, "port": port, "disable_ocsp_checks": True}

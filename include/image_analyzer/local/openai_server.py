@@ -54,12 +54,15 @@ async def _order_faults(request: Request) -> Response:
 
 
 async def _show_calls(_: Request) -> Response:
-    return JSONResponse({"calls": control.calls, "most_in_flight": control.most_in_flight})
+    return JSONResponse(
+        {"calls": control.calls, "in_flight": control.in_flight, "most_in_flight": control.most_in_flight}
+    )
 
 
 async def _reset(request: Request) -> Response:
     """Forget everything; set `latency_s`, `batch_s`, and `limits`: by kind how much a minute and how much of that is left now."""
     control.__init__()  # type: ignore[misc]
+    openai_batches.forget_all()
     wanted = await request.json()
     control.latency_s, control.batch_s = float(wanted.get("latency_s", 0)), float(wanted.get("batch_s", 0))
     control.limits = {kind: Bucket(*limit) for kind, limit in wanted.get("limits", {}).items()}

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ BUCKET = "images"
 ACCESS_KEY = "local"
 SECRET_KEY = "local-stack-secret"  # noqa: S105 - guards a server on loopback that only this machine's user reaches
 _START_TIMEOUT_S = 60.0
+_STARTS = 3
 _WEED_PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "s3.port.iceberg", "s3.port.lance", "admin.port")
 
 
@@ -75,6 +77,17 @@ class Stack:
         self.down()
         for name in ("s3", "snowflake", "logs", "tls"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        attempt = 1
+        while True:
+            try:
+                return self._start_all()
+            except FatalError:
+                # Between choosing a port and listening on it another process may have taken it.
+                if attempt == _STARTS:
+                    raise
+                attempt += 1
+
+    def _start_all(self) -> list[Service]:
         certificate, key = self._certificate()
         # All ports are chosen at once: a server that was just started may not hold its port yet.
         *s3_ports, snowflake_port, openai_port = free_ports(len(_WEED_PORTS) + 2)
@@ -85,6 +98,8 @@ class Stack:
             services.append(self._start_openai(openai_port))
             for service in services:
                 self._wait(service)
+            if dead := [service for service in services if not _is_alive(service.pid)]:
+                raise FatalError(f"the embedded {dead[0].name} server ended at once; see {dead[0].log}")
         except BaseException:
             _stop(services)
             raise
@@ -277,7 +292,7 @@ def free_ports(count: int) -> list[int]:
     """Return ports nobody listens on, nor on each port + 10,000, which SeaweedFS takes for gRPC."""
     found: list[int] = []
     with contextlib.ExitStack() as held:
-        candidate = 20_000 + os.getpid() % 10_000
+        candidate = 20_000 + secrets.randbelow(25_000)
         while len(found) < count:
             candidate = 20_000 + (candidate - 20_000 + 7) % 25_000
             wanted = (candidate, candidate + 10_000)

@@ -254,14 +254,17 @@ class Asking:
         if landing is None:
             self.elsewhere[question.key] = f"a batch job of {holder.owner} asks for this caption; the next run has it"
             return None
-        claim = await asyncio.to_thread(ledger.claim, question.key, self._owner, landed_at=landing.landed_at)
+        if (landed := landing.answer_to(question.key)) is not None:
+            self._landed[question.key] = landed
+            if landed.answer is None or not self._judge(question, landed.answer).asks_again(landed.answer.asked):
+                # The last word: whoever stores it first, it is the same receipt.
+                return holder.model_copy(update={"answer": landed.answer})
+        claim = await asyncio.to_thread(ledger.claim, question.key, self._owner, ended_at=landing.ended_at)
         if claim is None:
             self._held_by_others.append(question)
-            return None
-        if (landed := landing.answer_to(question.key)) is None:
-            return claim
-        self._landed[question.key] = landed
-        return claim if claim.answer else claim.model_copy(update={"answer": landed.answer})
+        elif landed is not None and claim.answer is None:
+            return claim.model_copy(update={"answer": landed.answer})
+        return claim
 
     async def _ask_first(
         self, questions: Sequence[Question], claims: Mapping[Question, Claim], ledger: Ledger

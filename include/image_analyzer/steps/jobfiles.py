@@ -73,10 +73,11 @@ class Landing(Record):
 
     Attributes:
         status: OpenAI's word, or ours where OpenAI has none.
+        ended_at: By OpenAI's clock. A task that lives lands its job within minutes.
     """
 
     status: str
-    landed_at: AwareDatetime
+    ended_at: AwareDatetime
     problem: str = ""
     answers: tuple[LandedAnswer, ...] = ()
 

@@ -42,14 +42,10 @@ class JobOptions(Record):
 
     Attributes:
         patience_s: So long after its first job a batch waits for none any more.
-        queue_pause_s: Pause before a job is sent again that was refused for want of room in the queue.
     """
 
     languages_per_call: int
     patience_s: float
-    queue_pause_s: float = _QUEUE_PAUSE.total_seconds()
-    most_requests: int = MOST_REQUESTS
-    most_bytes: int = MOST_BYTES
 
 
 class Waiting(Record):
@@ -94,7 +90,7 @@ class BatchJobs:
             return None
         now = datetime.now(UTC)
         end_at = files[0].job.planned_at + timedelta(seconds=self._options.patience_s)
-        wakes, job_ids = [end_at if now < end_at else now + timedelta(seconds=self._options.queue_pause_s)], []
+        wakes, job_ids = [end_at if now < end_at else now + _QUEUE_PAUSE], []
         for file in files:
             if await self.land(file) is not None:
                 continue
@@ -176,7 +172,9 @@ class BatchJobs:
             return None
         state = await self._service.look(file.job.job_id)
         if state is None:
-            return self._end(file, "unknown", f"OpenAI does not know job {file.job.job_id} any more")
+            return self._end(
+                file, "unknown", f"OpenAI does not know job {file.job.job_id} any more", (), file.job.planned_at
+            )
         if not state.ended or state.queue_full:
             return None
         try:
@@ -185,7 +183,7 @@ class BatchJobs:
             if (landing := self._jobs.landing(file)) is not None:  # another task was quicker
                 return landing
             raise
-        landing = self._end(file, state.status, state.problem, answers)
+        landing = self._end(file, state.status, state.problem, answers, state.ended_at)
         await self._forget(file, state)
         return landing
 
@@ -204,11 +202,11 @@ class BatchJobs:
         if job.job_id is None:
             found = await self._service.find(job.name, job.planned_at)
             if found is None:
-                return self._end(file, "abandoned", "its task died before it was sent")
+                return self._end(file, "abandoned", "its task died before it was sent", (), due_at)
             return await self.land(JobFile(file.uri, job.model_copy(update={"job_id": found})))
         state = await self._service.look(job.job_id)
         refused = state is not None and state.queue_full
-        return self._end(file, "abandoned", "its task died before it was sent again") if refused else None
+        return self._end(file, "abandoned", "its task died before it was sent again", (), due_at) if refused else None
 
     def _is_late(self, files: Sequence[JobFile]) -> bool:
         waited = datetime.now(UTC) - files[0].job.planned_at
@@ -262,7 +260,7 @@ class BatchJobs:
         part: list[_Line] = []
         size = 0
         for line in lines:
-            full = len(part) >= self._options.most_requests or size + len(line.content) > self._options.most_bytes
+            full = len(part) >= MOST_REQUESTS or size + len(line.content) > MOST_BYTES
             if part and full:
                 yield part
                 part, size = [], 0
@@ -279,7 +277,7 @@ class BatchJobs:
             if state is None or not state.queue_full:
                 return file
             await self._service.forget(state)
-            until = now + timedelta(seconds=self._options.queue_pause_s)
+            until = now + _QUEUE_PAUSE
             log.warning("%s: too many tokens wait at OpenAI (%s), next try at %s", self._owner, state.problem, until)
             again = {
                 "job_id": None,
@@ -330,9 +328,16 @@ class BatchJobs:
                     said = (str(reply.rejection.code), str(reply.rejection))
                     yield LandedAnswer(key=key, paid_by_uri=uri, rejection=said)
 
-    def _end(self, file: JobFile, status: str, problem: str, answers: Sequence[LandedAnswer] = ()) -> Landing:
+    def _end(
+        self,
+        file: JobFile,
+        status: str,
+        problem: str,
+        answers: Sequence[LandedAnswer] = (),
+        ended_at: datetime | None = None,
+    ) -> Landing:
         """Write down the end of a job and give back what it did not cost; of several tasks only one does."""
-        made = Landing(status=status, landed_at=datetime.now(UTC), problem=problem, answers=tuple(answers))
+        made = Landing(status=status, ended_at=ended_at or datetime.now(UTC), problem=problem, answers=tuple(answers))
         landing, first = self._jobs.land(file, made)
         if first:
             costs = [one.answer.usage.cost_usd for one in answers if one.answer]
@@ -387,7 +392,7 @@ class JobAdopter:
         for file, landing in self._seen[uri]:
             if any(key in one.keys for one in file.job.asked):
                 return landing
-        return Landing(status="not asked", landed_at=holder.at)  # claimed, and killed before a job was written down
+        return Landing(status="not asked", ended_at=holder.at)  # claimed, and killed before a job was written down
 
     async def aclose(self) -> None:
         """Close connections."""

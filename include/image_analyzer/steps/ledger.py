@@ -61,13 +61,13 @@ class Ledger:
         return Claim.model_validate_json(content) if content else None
 
     def claim(
-        self, key: ContentKey, owner: str, *, jobs_of: str | None = None, landed_at: datetime | None = None
+        self, key: ContentKey, owner: str, *, jobs_of: str | None = None, ended_at: datetime | None = None
     ) -> Claim | None:
         """Claim a content for asking.
 
         Args:
             jobs_of: Where the batch jobs are written down that will ask.
-            landed_at: When the job of the present holder ended; its claim is never stale before that.
+            ended_at: When the job of the present holder ended; its claim is never stale before that.
 
         Returns:
             The claim, with what an earlier holder was answered; None while somebody else is asking.
@@ -80,8 +80,8 @@ class Ledger:
         if content is None:  # given up between the two calls
             return mine if self._store.create(uri, mine.model_dump_json().encode()) else None
         other = Claim.model_validate_json(content)
-        age_s = (mine.at - (landed_at or other.at)).total_seconds()
-        alive = age_s < self._stale_after_s or (other.jobs_of is not None and landed_at is None)
+        age_s = (mine.at - (ended_at or other.at)).total_seconds()
+        alive = age_s < self._stale_after_s or (other.jobs_of is not None and ended_at is None)
         if other.owner != owner and not other.released and alive:
             return None
         taken = mine.model_copy(update={"answer": other.answer})
