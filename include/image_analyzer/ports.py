@@ -50,6 +50,10 @@ class ObjectStore(Protocol):
         """Return a small file of ours; None if it is not there."""
         ...
 
+    def read_with_age(self, uri: str) -> tuple[bytes, float] | None:
+        """Return a small file of ours, and the seconds since it was written by the store's clock; None if it is not there."""
+        ...
+
     def write(self, uri: str, content: bytes, content_type: str) -> None:
         """Write a file of ours whole, replacing an earlier one."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +65,21 @@ def test_what_is_not_there(place: tuple[ObjectStore, str]) -> None:
     with pytest.raises(ItemError) as caught, store.open_object("images", f"{prefix}nothing"):
         pass
     assert ErrorCode.OBJECT_DELETED == caught.value.code
+
+
+def test_an_age_is_by_the_stores_clock(place: tuple[ObjectStore, str]) -> None:
+    """A file that was just written is seconds old, and older a second later; one that is not there has none."""
+    store, prefix = place
+    store.write(f"s3://images/{prefix}claim", b"x", "text/plain")
+    first = store.read_with_age(f"s3://images/{prefix}claim")
+    time.sleep(1.5)
+    later = store.read_with_age(f"s3://images/{prefix}claim")
+
+    assert first is not None
+    assert later is not None
+    assert (b"x", b"x") == (first[0], later[0])
+    assert -1 <= first[1] < later[1] < 60
+    assert store.read_with_age(f"s3://images/{prefix}nothing") is None
 
 
 def test_one_of_many_creates(place: tuple[ObjectStore, str]) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from pipeline import Pipeline, numbered
 
 from image_analyzer import wiring
 from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.keys import ledger_path
 from image_analyzer.records import ContentKey, RunRequest
 from image_analyzer.steps.caption import caption
 from image_analyzer.steps.discover import discover
-from image_analyzer.steps.ledger import Ledger
+from image_analyzer.steps.ledger import Claim, Ledger
 from image_analyzer.steps.merge import merge
 from image_analyzer.steps.prepare import prepare
 
@@ -388,11 +390,24 @@ def test_the_claim_of_a_dead_process_is_taken_over(pipeline: Pipeline) -> None:
     """Another batch's claim is waited for until it is too old to be alive; the own one is taken up at once."""
     key = ContentKey(sha256="aa", language="en", prompt_version="1", model="m", detail="high")
     work = wiring.make_work_area(pipeline.settings)
-    fresh, stale = (Ledger(pipeline.store, work, seconds) for seconds in (60, 0))
+    fresh, stale = (Ledger(pipeline.store, work, seconds) for seconds in (60, -1))
 
     assert fresh.claim(key, "run/dead")
     assert fresh.claim(key, "run/other") is None
     assert fresh.claim(key, "run/dead")
+    assert stale.claim(key, "run/other")
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_a_workers_clock_decides_nothing(pipeline: Pipeline, hours: int) -> None:
+    """A claim by a worker whose clock is a day wrong is as old as the store says: neither taken over early nor held for a day."""
+    key = ContentKey(sha256="bb", language="en", prompt_version="1", model="m", detail="high")
+    work = wiring.make_work_area(pipeline.settings)
+    fresh, stale = (Ledger(pipeline.store, work, seconds) for seconds in (60, -1))
+    wrong = Claim(owner="run/living", at=datetime.now(UTC) + timedelta(hours=hours))
+    pipeline.store.write(f"{work.ledger_uri(ledger_path(key))}.claim", wrong.model_dump_json().encode(), "text/plain")
+
+    assert fresh.claim(key, "run/other") is None
     assert stale.claim(key, "run/other")
 
 

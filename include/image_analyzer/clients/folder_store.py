@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -44,6 +45,14 @@ class FolderStore:
         """Return a file; None if it is not there."""
         try:
             return self._path(uri).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def read_with_age(self, uri: str) -> tuple[bytes, float] | None:
+        """Return a file and its age."""
+        path = self._path(uri)
+        try:
+            return path.read_bytes(), time.time() - path.stat().st_mtime
         except FileNotFoundError:
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from image_analyzer.errors import FatalError, ItemError, RetryableError
@@ -94,6 +95,18 @@ class S3Store:
                 return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
             except self._client.exceptions.NoSuchKey:
                 return None
+
+    def read_with_age(self, uri: str) -> tuple[bytes, float] | None:
+        """Return a small file of ours and its age, both times out of the same answer."""
+        bucket, key = parse_s3_uri(uri)
+        with _mapped_errors(uri):
+            try:
+                answer = self._client.get_object(Bucket=bucket, Key=key)
+                content = answer["Body"].read()
+            except self._client.exceptions.NoSuchKey:
+                return None
+        sent_at = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return content, (sent_at - answer["LastModified"]).total_seconds()
 
     def write(self, uri: str, content: bytes, content_type: str) -> None:
         """Write a file of ours whole."""

@@ -53,6 +53,12 @@ async def _order_faults(request: Request) -> Response:
     return JSONResponse({"waiting": len(control.faults)})
 
 
+async def _mend(_: Request) -> Response:
+    """Forget the orders; what arrived stays."""
+    control.faults.clear()
+    return JSONResponse({})
+
+
 async def _show_calls(_: Request) -> Response:
     return JSONResponse(
         {"calls": control.calls, "in_flight": control.in_flight, "most_in_flight": control.most_in_flight}
@@ -76,6 +82,7 @@ app = Starlette(
         Route("/v1/models/{model}", _show_model),
         *openai_batches.routes,
         Route("/control/faults", _order_faults, methods=["POST"]),
+        Route("/control/mend", _mend, methods=["POST"]),
         Route("/control/calls", _show_calls),
         Route("/control/reset", _reset, methods=["POST"]),
     ]

@@ -39,7 +39,8 @@ class Ledger:
     """Claims and receipts below the work prefix.
 
     Args:
-        stale_after_s: A claim of another owner that is older counts as left by a dead process.
+        stale_after_s: A claim of another owner that is older counts as left by a dead process; by the store's clock, since
+            those of workers may be wrong.
     """
 
     def __init__(self, store: ObjectStore, work: WorkArea, stale_after_s: float) -> None:
@@ -76,11 +77,12 @@ class Ledger:
         uri = self._claim_uri(key)
         if self._store.create(uri, mine.model_dump_json().encode()):
             return mine
-        content = self._store.read(uri)
-        if content is None:  # given up between the two calls
+        found = self._store.read_with_age(uri)
+        if found is None:  # given up between the two calls
             return mine if self._store.create(uri, mine.model_dump_json().encode()) else None
-        other = Claim.model_validate_json(content)
-        age_s = (mine.at - (ended_at or other.at)).total_seconds()
+        other, age_s = Claim.model_validate_json(found[0]), found[1]
+        if ended_at is not None:
+            age_s = (mine.at - ended_at).total_seconds()
         alive = age_s < self._stale_after_s or (other.jobs_of is not None and ended_at is None)
         if other.owner != owner and not other.released and alive:
             return None
