@@ -12,8 +12,8 @@ demo: .venv/demo ## Run the nightly run on real photographs on the embedded stac
 	@$(BIN)/image-analyzer local demo
 
 .PHONY: test
-test: .venv/dev ## Run every test
-	@$(BIN)/pytest
+test: .venv/dev ## Run every test, in as many processes as there are processors, each with a stack of its own
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: lint
 lint: .venv/dev ## Check style, import boundaries, types and SQL
@@ -54,6 +54,10 @@ evaluate: .venv/dev ## Measure the caption contract on the golden cases: figures
 .PHONY: fuzz
 fuzz: .venv/dev ## Send 2,000 hostile answers through the whole path and check every row that was stored
 	@$(BIN)/python evaluation/fuzz.py
+
+.PHONY: faults
+faults: .venv/dev ## Break everything in turn under a live Airflow and print what came of it (an hour on two slow cores)
+	@$(BIN)/python evaluation/faults.py
 
 .PHONY: lock
 lock: .venv/uv ## Solve the requirements anew, after a change of a .in file

@@ -233,7 +233,7 @@ def _job_states(night: AirflowNight) -> list[str]:
     return [job["status"] for job in control_openai(night.night.base_url, "batches")["jobs"]]
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
+def _wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"

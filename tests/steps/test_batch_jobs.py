@@ -321,3 +321,27 @@ def counted(number: int) -> Callable[..., bool]:
         return times[0] >= number
 
     return reached
+
+
+def test_a_job_whose_run_was_emptied_holds_nobody(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody deleted the folder of a dead run, its claims are as old as they are, and the next run asks."""
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(2))
+
+    def die(settings: Settings, manifest_uri: str) -> None:
+        pipeline.submit(settings, manifest_uri)
+        raise RetryableError("the task was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_wait_for_jobs", die)
+        pipeline.run()
+    for obj in list(pipeline.store.list_objects("images", pipeline.settings.work_prefix_uri.partition("images/")[2])):
+        if "/runs/" in obj.key:
+            pipeline.store.delete(obj.uri)
+    monkeypatch.setattr(wiring, "stale_claim_s", lambda _: -1.0)
+
+    summary = pipeline.run()
+
+    assert {"ok": 2} == summary.by_status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -175,14 +176,25 @@ async def _show(_: Request) -> Response:
     return JSONResponse({"files": [file["shown"] for file in _files.values()], "jobs": list(_jobs.values())})
 
 
+def _guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Return a handler that refuses other keys, as the API does."""
+
+    async def handle(request: Request) -> Response:
+        if request.headers.get("authorization") != _AUTHORIZED:
+            return error(401, "invalid_api_key", "Incorrect API key provided.")
+        return await handler(request)
+
+    return handle
+
+
 routes = [
-    Route("/v1/files", _post_file, methods=["POST"]),
-    Route("/v1/files", _list_files),
-    Route("/v1/files/{file}/content", _get_content),
-    Route("/v1/files/{file}", _delete_file, methods=["DELETE"]),
-    Route("/v1/batches", _post_job, methods=["POST"]),
-    Route("/v1/batches", _list_jobs),
-    Route("/v1/batches/{job}", _get_job),
-    Route("/v1/batches/{job}/cancel", _cancel_job, methods=["POST"]),
+    Route("/v1/files", _guarded(_post_file), methods=["POST"]),
+    Route("/v1/files", _guarded(_list_files)),
+    Route("/v1/files/{file}/content", _guarded(_get_content)),
+    Route("/v1/files/{file}", _guarded(_delete_file), methods=["DELETE"]),
+    Route("/v1/batches", _guarded(_post_job), methods=["POST"]),
+    Route("/v1/batches", _guarded(_list_jobs)),
+    Route("/v1/batches/{job}", _guarded(_get_job)),
+    Route("/v1/batches/{job}/cancel", _guarded(_cancel_job), methods=["POST"]),
     Route("/control/batches", _show),
 ]

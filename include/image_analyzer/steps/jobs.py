@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pydantic import AwareDatetime
 
 from image_analyzer.captions import share_answer
-from image_analyzer.errors import RetryableError
+from image_analyzer.errors import FatalError, RetryableError
 from image_analyzer.ports import JobService, JobState, ObjectStore
 from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import ContentKey, Record
@@ -388,7 +388,11 @@ class JobAdopter:
         uri = holder.jobs_of or ""
         async with self._lock:
             if uri not in self._seen:
-                self._seen[uri] = await self._make_jobs(uri).land_all()
+                try:
+                    jobs = self._make_jobs(uri)
+                except FatalError:  # the run's folder was emptied: what its jobs answered cannot be had any more
+                    return Landing(status="gone", ended_at=holder.at)
+                self._seen[uri] = await jobs.land_all()
         for file, landing in self._seen[uri]:
             if any(key in one.keys for one in file.job.asked):
                 return landing
