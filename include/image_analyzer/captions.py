@@ -36,6 +36,7 @@ class CaptionAnswer(Record):
         incomplete: Why the answer stopped early, such as `max_output_tokens`.
         usage: Of all requests this answer took, failed ones included where the server billed them.
         unseen: The bill shows that the picture did not reach the model: whatever it says is invented.
+        perhaps_billed: Requests before this answer that may have been worked off although no answer arrived.
         asked: How many answers were asked for, this one included.
         broken: Rules that the answers before this one broke.
     """
@@ -47,6 +48,7 @@ class CaptionAnswer(Record):
     flags: CaptionFlags = CaptionFlags()
     usage: Usage
     unseen: bool = False
+    perhaps_billed: int = 0
     asked: int = 1
     broken: tuple[Code, ...] = ()
 

@@ -29,10 +29,10 @@ class RetryableError(ImageAnalyzerError):
 
     Attributes:
         retry_after_s: Seconds the other side asked to wait; None if it did not say.
-        perhaps_billed: The other side may have done the work although its answer did not arrive.
+        perhaps_billed: For how many requests the other side may have done the work although no answer arrived.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, perhaps_billed: bool = False) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, perhaps_billed: int = 0) -> None:
         super().__init__(message)
         self.retry_after_s, self.perhaps_billed = retry_after_s, perhaps_billed
 

@@ -189,6 +189,8 @@ class Stub:
         await asyncio.sleep(0.01)
         if isinstance(outcome, Exception):
             raise outcome
+        if isinstance(outcome, CaptionAnswer):
+            return outcome
         return CaptionAnswer(text="A.", usage=Usage(cost_usd=outcome, attempts=1))
 
     async def aclose(self) -> None:
@@ -201,7 +203,11 @@ class Stub:
         ([0.1] * 9, 7),  # 0.7 is spent; 0.3 is left, a request may cost 0.4
         ([None] * 9, 2),  # a bill that is not sent counts as the most it may be
         ([RetryableError("429")] * 5 + [0.1] * 9, 7),
-        ([RetryableError("time-out", perhaps_billed=True)] * 2 + [0.1] * 9, 0),
+        ([RetryableError("time-out", perhaps_billed=1)] * 2 + [0.1] * 9, 0),
+        (
+            [CaptionAnswer(text="A.", usage=Usage(cost_usd=0.1), perhaps_billed=1)] + [0.1] * 9,
+            3,
+        ),  # the time-out counts, too
         ([0.9] + [0.1] * 9, 1),  # a bill above the bound counts in full
     ],
 )
@@ -225,6 +231,20 @@ def test_what_counts_as_spent(tmp_path: Path, outcomes: list[Any], answered: int
     with pytest.raises(BudgetExceededError, match="MAX_RUN_COST_USD=1 is spent"):
         asyncio.run(ask())
     assert answered == got
+
+
+def test_a_time_out_before_an_answer_is_booked(night: Night) -> None:
+    """The server worked twice for one caption and one answer arrived: the book holds the most that the other can have cost."""
+    pipeline = Pipeline(night)
+    pipeline.land(a__png=paint("red", fmt="PNG"))
+    night.order({"kind": "timeout", "seconds": 1})
+
+    summary = pipeline.run(night.settings(max_day_cost_usd=1.0, openai_timeout_s=0.5))
+
+    spent = sum(drawn_usd(pipeline, f"{pipeline.settings.work_prefix_uri}/budget/"))
+    assert {"ok": 1} == summary.by_status
+    assert 2 == sum(call["billed"] for call in night.calls())
+    assert spent > 2 * summary.cost_usd
 
 
 def test_requests_wait_for_what_others_give_back(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class OpenAICaptioner:
                     spent = add_usage(spent, Usage(attempts=1))
                     self._pacer.pause(self._gate.note_refusal())
                     continue
-                error.perhaps_billed |= last is not None and last.perhaps_billed
+                error.perhaps_billed += last.perhaps_billed if last else 0
                 last = error
                 spent = add_usage(spent, Usage(attempts=1, latency_s=round(time.monotonic() - started, 3)))
                 await self._back_off(error, attempt)
@@ -93,7 +93,8 @@ class OpenAICaptioner:
                 attempt += not held_back
                 continue
             own = answer.usage.model_copy(update={"attempts": 1, "latency_s": round(time.monotonic() - started, 3)})
-            return answer.model_copy(update={"usage": add_usage(spent, own)})
+            lost = last.perhaps_billed if last else 0
+            return answer.model_copy(update={"usage": add_usage(spent, own), "perhaps_billed": lost})
         raise last or RetryableError("no request was allowed")
 
     def most_usd(self, request: CaptionRequest) -> float:

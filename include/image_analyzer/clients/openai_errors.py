@@ -26,9 +26,9 @@ def map_error(error: Exception, model: str) -> Exception:
             return FlexUnavailableError("OpenAI: no room for flex now")
         return RetryableError("OpenAI: rate limit", retry_after_s=parse_retry_after(error.response.headers))
     if isinstance(error, openai.APITimeoutError):
-        return RetryableError("OpenAI: no answer within OPENAI_TIMEOUT_S", perhaps_billed=True)
+        return RetryableError("OpenAI: no answer within OPENAI_TIMEOUT_S", perhaps_billed=1)
     if isinstance(error, openai.APIConnectionError):
-        return RetryableError("OpenAI: the connection failed", perhaps_billed=True)
+        return RetryableError("OpenAI: the connection failed", perhaps_billed=1)
     if isinstance(error, openai.InternalServerError | openai.ConflictError):
         retry_after_s = parse_retry_after(error.response.headers)
         return RetryableError(f"OpenAI: server error {error.status_code}", retry_after_s=retry_after_s)
@@ -37,9 +37,9 @@ def map_error(error: Exception, model: str) -> Exception:
     if isinstance(error, openai.APIStatusError):
         return RetryableError(f"OpenAI: unexpected status {error.status_code}")
     if isinstance(error, json.JSONDecodeError | openai.APIError):
-        return RetryableError("OpenAI: the answer is not what the API promises", perhaps_billed=True)
+        return RetryableError("OpenAI: the answer is not what the API promises", perhaps_billed=1)
     # A body of another shape makes the client or our reading of it fail in many ways.
-    return RetryableError(f"OpenAI: the answer cannot be read ({type(error).__name__})", perhaps_billed=True)
+    return RetryableError(f"OpenAI: the answer cannot be read ({type(error).__name__})", perhaps_billed=1)
 
 
 def _map_bad_request(error: Any) -> Exception:

@@ -232,7 +232,7 @@ class BudgetedCaptioner:
             try:
                 answer = await self._inner.caption(request)
             except RetryableError as error:
-                spent_usd = most_usd if error.perhaps_billed else 0.0
+                spent_usd = most_usd * error.perhaps_billed
                 raise
             except ImageAnalyzerError:
                 raise
@@ -240,6 +240,7 @@ class BudgetedCaptioner:
                 spent_usd = most_usd
                 raise
             spent_usd = most_usd if answer.usage.cost_usd is None else answer.usage.cost_usd
+            spent_usd += most_usd * answer.perhaps_billed
             return answer
         finally:
             for allowance, purse in held:
