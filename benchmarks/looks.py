@@ -56,9 +56,9 @@ def versions(image: Image.Image) -> Iterator[tuple[str, Image.Image]]:
     yield "quality 30", Image.open(poor)
 
 
-def is_joined(one: Fingerprint, other: Fingerprint) -> bool:
+def is_joined(one: str, other: str) -> bool:
     """Tell whether `select_look_alikes.sql` brings the two together: four digits in a row, and three bytes."""
-    pairs = list(zip(one.phash, other.phash, strict=True))
+    pairs = list(zip(one, other, strict=True))
     same = [a == b for a, b in pairs]
     return (
         any(all(same[n : n + 4]) for n in range(0, 14, 2)) and sum(all(same[n : n + 2]) for n in range(0, 16, 2)) >= 3
@@ -81,8 +81,8 @@ def main() -> None:
         for name, version in versions(image):
             one, other = looks[-1], look(version)
             different[name] += is_clearly_different(one.ours, other.ours)
-            near[name] += is_near_duplicate(one.ours, other.ours) and is_joined(one.ours, other.ours)
-            near_by_dhash[name] += one.dhash - other.dhash <= _BITS
+            near[name] += is_near_duplicate(one.ours, other.ours) and is_joined(one.ours.phash, other.ours.phash)
+            near_by_dhash[name] += one.dhash - other.dhash <= _BITS and is_joined(str(one.dhash), str(other.dhash))
     print(
         f"{f'versions of {len(paths)} photographs':<32}{'taken for another':>18}{'near duplicate':>16}{'by dhash':>10}"
     )

@@ -46,7 +46,8 @@ class Control:
     """What the tests ordered and what arrived.
 
     Attributes:
-        faults: Orders `{"kind", "times", ...}`, served first come first; `language`, `image_sha256` or `tier` narrow one down.
+        faults: Orders `{"kind", "times", ...}`, served first come first; `language`, `image_sha256` or `tier` narrow one down,
+            `once_per_image` serves it to no picture twice.
             `say` answers with the caption in `text`, `say_raw` with `text` as the whole output.
             `batch_invalid` and `batch_queue_full` fail a job; `batch_expired` ends it after `done` requests; `batch_slow` lets it
             stand still after `done` requests until it is cancelled; with `batch_reply_lost` it begins, and nobody hears of it.
@@ -97,8 +98,11 @@ class Control:
                 continue
             language = order.get("language") in (None, call["language"], *call["languages"])
             fits = language and order.get("image_sha256") in (None, call["image_sha256"])
-            if order["times"] > 0 and fits and order.get("tier") in (None, call["tier"]):
+            seen = order.setdefault("seen", [])
+            again = bool(order.get("once_per_image")) and call["image_sha256"] in seen
+            if order["times"] > 0 and fits and not again and order.get("tier") in (None, call["tier"]):
                 order["times"] -= 1
+                seen.append(call["image_sha256"])
                 return order
         return None
 
