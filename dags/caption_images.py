@@ -24,6 +24,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from image_analyzer.languages import supported_languages
 from image_analyzer.records import Plan, Reason, RunRequest, Steps
+from image_analyzer.settings import CaptionMode
 from image_analyzer.settings import settings as read_settings
 from image_analyzer_airflow import (
     RetryByKind,
@@ -37,6 +38,9 @@ from image_analyzer_sensing import NewObjectsSensor
 
 SETTINGS = read_settings()
 IMAGE_RESULTS = Asset("image_results")
+# After it Airflow ends a run without merging: it must come after the patience with batch jobs.
+BATCH_PATIENCE_S = SETTINGS.batch_patience_s if SETTINGS.caption_mode is CaptionMode.BATCH else 0
+RUN_TIMEOUT = timedelta(hours=20) + timedelta(seconds=BATCH_PATIENCE_S)
 
 PARAMS = {
     "prefix": Param(SETTINGS.s3_prefix, type="string", description="Prefix to look under"),
@@ -89,7 +93,7 @@ def current_plan() -> Plan:
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=20),
+    dagrun_timeout=RUN_TIMEOUT,
     default_args={
         "owner": "image-analyzer",
         "retries": 3,

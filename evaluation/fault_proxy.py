@@ -81,7 +81,9 @@ class FaultProxy:
         self._target = target
         self._trust = ssl.create_default_context(cafile=tls[0]) if tls else True
         app = Starlette(routes=[Route("/{path:path}", self._handle, methods=_METHODS)])
-        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical")
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=port, log_level="critical", date_header=False, server_header=False
+        )
         if tls:
             config.ssl_certfile, config.ssl_keyfile = str(tls[0]), str(tls[1])
         self._server = uvicorn.Server(config)

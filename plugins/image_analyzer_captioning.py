@@ -51,22 +51,29 @@ class CaptionOperator(BaseOperator):
 
     def _defer_while_jobs_run(self) -> None:
         from image_analyzer.settings import CaptionBackend, CaptionMode
+        from image_analyzer.steps.jobfiles import JobFiles
         from image_analyzer.steps.submit import submit
         from image_analyzer.wiring import make_batch_captioner, make_batch_jobs, make_job_service, make_ledger
 
         with airflow_errors():
             settings = make_settings()
-            if settings.caption_mode is not CaptionMode.BATCH or settings.backend is CaptionBackend.OFFLINE:
+            store, uri, begins = make_store(settings), self.manifest_uri, settings.caption_mode is CaptionMode.BATCH
+            # What was begun is landed, whatever the mode is now.
+            if settings.backend is CaptionBackend.OFFLINE or not (begins or JobFiles(store, uri).read_all()):
                 return
-            store, uri, service = make_store(settings), self.manifest_uri, make_job_service(settings)
+            service = make_job_service(settings)
             captioner, jobs = make_batch_captioner(settings, store, uri), make_batch_jobs(settings, store, uri, service)
             warehouse, ledger = make_warehouse(settings), make_ledger(settings, store)
-            waiting = submit(store, warehouse, ledger, uri, captioner, service, jobs, settings.hint_min_score)
+            waiting = submit(
+                store, warehouse, ledger, uri, captioner, service, jobs, settings.hint_min_score, begins=begins
+            )
         if waiting is None:
             return
         left_s = max(0.0, waiting.until.timestamp() - time.time())
         self.log.info("waiting for %d batch jobs until %s", len(waiting.job_ids), waiting.until)
-        trigger = JobsTrigger(waiting.job_ids, settings.batch_poll_s, waiting.until.timestamp())
+        trigger = JobsTrigger(
+            waiting.job_ids, settings.batch_poll_s, waiting.until.timestamp(), is_ours=waiting.is_ours
+        )
         self.defer(trigger=trigger, method_name="resume", timeout=timedelta(seconds=left_s + _MARGIN_S))
 
     def _caption(self) -> dict[str, Any]:
@@ -94,15 +101,16 @@ class JobsTrigger(BaseTrigger):
     Args:
         poll_s: Pause between two looks.
         end_at: Unix time.
+        is_ours: The jobs are cancelled with the task.
     """
 
-    def __init__(self, job_ids: Sequence[str], poll_s: float, end_at: float) -> None:
+    def __init__(self, job_ids: Sequence[str], poll_s: float, end_at: float, *, is_ours: bool) -> None:
         super().__init__()
-        self.job_ids, self.poll_s, self.end_at = list(job_ids), poll_s, end_at
+        self.job_ids, self.poll_s, self.end_at, self.is_ours = list(job_ids), poll_s, end_at, is_ours
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the triggerer needs to build it; no credential is among it."""
-        arguments = {name: getattr(self, name) for name in ("job_ids", "poll_s", "end_at")}
+        arguments = {name: getattr(self, name) for name in ("job_ids", "poll_s", "end_at", "is_ours")}
         return "image_analyzer_captioning.JobsTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -131,7 +139,7 @@ class JobsTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the jobs of a task that a person ended; not of one that was cleared: it takes them up again."""
-        if await asyncio.to_thread(self._is_cleared):
+        if not self.is_ours or await asyncio.to_thread(self._is_cleared):
             return
         service = await self._service()
         try:

@@ -17,10 +17,12 @@ from image_analyzer.errors import ImageAnalyzerError, QualityError
 from image_analyzer.ports import JobService, ObjectStore, OpenObject
 from image_analyzer.records import RunReport, RunRequest
 from image_analyzer.settings import CaptionMode, Settings
+from image_analyzer.steps.budget import Entry
 from image_analyzer.steps.caption import caption
 from image_analyzer.steps.check import check
 from image_analyzer.steps.discover import discover
 from image_analyzer.steps.hint import hint
+from image_analyzer.steps.jobfiles import JobFiles
 from image_analyzer.steps.jobs import Waiting
 from image_analyzer.steps.merge import merge
 from image_analyzer.steps.prepare import prepare
@@ -106,7 +108,7 @@ class Pipeline:
 
     def _batch(self, settings: Settings, manifest_uri: str, tries: int) -> None:
         def try_caption() -> None:
-            if settings.caption_mode is CaptionMode.BATCH:
+            if settings.caption_mode is CaptionMode.BATCH or JobFiles(self.store, manifest_uri).read_all():
                 self._wait_for_jobs(settings, manifest_uri)
             captioner = wiring.make_batch_captioner(settings, self.store, manifest_uri)
             ledger = wiring.make_ledger(settings, self.store)
@@ -134,8 +136,9 @@ class Pipeline:
         jobs = wiring.make_batch_jobs(settings, self.store, manifest_uri, service)
         ledger = wiring.make_ledger(settings, self.store)
         return submit(
-            self.store, self.warehouse, ledger, manifest_uri, captioner, service, jobs, settings.hint_min_score
-        )
+            self.store, self.warehouse, ledger, manifest_uri, captioner, service, jobs, settings.hint_min_score,
+            begins=settings.caption_mode is CaptionMode.BATCH,
+        )  # fmt: skip
 
     def _wait_for_jobs(self, settings: Settings, manifest_uri: str) -> None:
         """Do what operator and trigger do."""
@@ -156,6 +159,13 @@ async def _have_ended(service: JobService, waiting: Waiting) -> bool:
     finally:
         await service.aclose()
     return all(state is None or state.ended for state in states)
+
+
+def drawn_usd(pipeline: Pipeline, folder: str) -> list[float]:
+    """Return what each entry of a book drew."""
+    bucket, _, key = folder.removeprefix("s3://").partition("/")
+    entries = [pipeline.store.read(obj.uri) or b"" for obj in pipeline.store.list_objects(bucket, key)]
+    return [Entry.model_validate_json(entry).usd for entry in entries]
 
 
 def numbered(count: int) -> dict[str, bytes]:

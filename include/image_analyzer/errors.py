@@ -3,7 +3,9 @@
 ImageAnalyzerError
 ├── ConfigurationError   stop; the message names the setting and the mend
 ├── FatalError           stop at once: credentials, quota, schema, a retired model
+│   └── FolderGoneError
 ├── RetryableError       try again later; `retry_after_s` says when, if the other side said so
+│   └── AnswersGoneError
 ├── ItemError            this picture only: it becomes a row with `code`
 ├── BudgetExceededError  finish cleanly; what was not asked waits for the next run
 └── QualityError         the data stay, the run is red
@@ -35,6 +37,14 @@ class RetryableError(ImageAnalyzerError):
     def __init__(self, message: str, *, retry_after_s: float | None = None, perhaps_billed: int = 0) -> None:
         super().__init__(message)
         self.retry_after_s, self.perhaps_billed = retry_after_s, perhaps_billed
+
+
+class FolderGoneError(FatalError):
+    """The files of a run were deleted; no retry brings them back."""
+
+
+class AnswersGoneError(RetryableError):
+    """The answers of a batch job are no longer at OpenAI: another task has read them, or somebody deleted them."""
 
 
 class ItemError(ImageAnalyzerError):

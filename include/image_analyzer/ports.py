@@ -187,7 +187,7 @@ class JobService(Protocol):
         ...
 
     def read(self, state: JobState, requests: Mapping[str, CaptionRequest]) -> AsyncIterator[JobReply]:
-        """Yield what an ended job answered; requests without an answer are left out."""
+        """Yield what an ended job answered, requests without an answer left out; AnswersGoneError if it is not there any more."""
         ...
 
     async def cancel(self, job_id: str) -> None:

@@ -99,7 +99,10 @@ class Settings(BaseSettings):
         description="`online`; half the price: `flex`, slower, while OpenAI has room, or `batch`, files answered in a day.",
     )
     batch_patience_s: float = Field(
-        64_800.0, ge=0, description="After so long batch jobs are cancelled and what they left open is asked online."
+        64_800.0,
+        ge=0,
+        le=172_800,
+        description="After so long batch jobs are cancelled and what they left open is asked online.",
     )
     batch_poll_s: float = Field(60.0, gt=0, description="Pause between two looks at batch jobs.")
     flex_timeout_s: float = Field(900.0, gt=0, description="Time for one flex request.")

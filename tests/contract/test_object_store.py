@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from conftest import Night
 
 from image_analyzer import wiring
 from image_analyzer.clients.folder_store import FolderStore
-from image_analyzer.clients.s3_store import S3Store, make_client
+from image_analyzer.clients.s3_store import S3Store, make_client, read_date
 from image_analyzer.errors import FatalError, ItemError, RetryableError
 from image_analyzer.ports import ObjectStore
 from image_analyzer.records import ErrorCode
@@ -80,6 +82,14 @@ def test_an_age_is_by_the_stores_clock(place: tuple[ObjectStore, str]) -> None:
     assert (b"x", b"x") == (first[0], later[0])
     assert -1 <= first[1] < later[1] < 60
     assert store.read_with_age(f"s3://images/{prefix}nothing") is None
+
+
+@pytest.mark.parametrize("header", ["{}", "{}, {}", "", "soon"])
+def test_a_date_is_read_whatever_proxies_made_of_it(header: str) -> None:
+    """Two joined dates are one; none, or none that can be read, is our own time."""
+    now = datetime.now(UTC)
+
+    assert abs((read_date(header.replace("{}", format_datetime(now, usegmt=True))) - now).total_seconds()) < 2
 
 
 def test_one_of_many_creates(place: tuple[ObjectStore, str]) -> None:

@@ -49,14 +49,14 @@ def event_of(trigger: Any) -> dict[str, Any]:
 def test_the_trigger_ends_with_the_last_job(captioning: Any, night: Night) -> None:
     """Jobs that have ended, and jobs nobody knows, end the waiting at once; what it hands over holds no credential."""
     job_id = send_job(night.settings(), b"")
-    trigger = captioning.JobsTrigger([job_id, "batch_unknown"], 0.1, time.time() + 30)
+    trigger = captioning.JobsTrigger([job_id, "batch_unknown"], 0.1, time.time() + 30, is_ours=True)
     path, arguments = trigger.serialize()
     started = time.monotonic()
 
     assert {} == event_of(captioning.JobsTrigger(**arguments))
     assert time.monotonic() - started < 10
     assert path == "image_analyzer_captioning.JobsTrigger"
-    assert {"job_ids", "poll_s", "end_at"} == set(arguments)
+    assert {"job_ids", "poll_s", "end_at", "is_ours"} == set(arguments)
 
 
 def test_the_trigger_ends_with_the_patience(captioning: Any, night: Night) -> None:
@@ -64,7 +64,7 @@ def test_the_trigger_ends_with_the_patience(captioning: Any, night: Night) -> No
     night.order({"kind": "batch_slow"})
     job_id = send_job(night.settings(), b"")
 
-    assert {} == event_of(captioning.JobsTrigger([job_id], 0.1, time.time() + 1))
+    assert {} == event_of(captioning.JobsTrigger([job_id], 0.1, time.time() + 1, is_ours=True))
 
 
 def test_the_trigger_leaves_faults_to_the_worker(
@@ -72,7 +72,7 @@ def test_the_trigger_leaves_faults_to_the_worker(
 ) -> None:
     """What no waiting can mend ends it, with a message that holds no key."""
     monkeypatch.setattr(captioning, "make_settings", lambda: night.settings(openai_api_key="sk-wrong-and-secret"))
-    event = event_of(captioning.JobsTrigger(["batch_x"], 0.1, time.time() + 30))
+    event = event_of(captioning.JobsTrigger(["batch_x"], 0.1, time.time() + 30, is_ours=True))
 
     assert "check OPENAI_API_KEY" in event["error"]
     assert "sk-wrong-and-secret" not in event["error"]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from conftest import Night, paint, photograph
-from pipeline import Pipeline, numbered
+from pipeline import Pipeline, drawn_usd, numbered
 
 from image_analyzer import wiring
 from image_analyzer.clients import openai_jobs
-from image_analyzer.errors import RetryableError
+from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.local.openai_control import API_KEY
 from image_analyzer.local.stack import control_openai
+from image_analyzer.records import RunReport
 from image_analyzer.settings import Settings
 from image_analyzer.steps import jobs
 from image_analyzer.steps.ledger import Ledger
@@ -345,3 +348,159 @@ def test_a_job_whose_run_was_emptied_holds_nobody(
     summary = pipeline.run()
 
     assert {"ok": 2} == summary.by_status
+
+
+def die_after_sending(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, run_id: str = "") -> RunReport:
+    """Run a night whose caption tasks send their jobs and die."""
+
+    def die(settings: Settings, manifest_uri: str) -> None:
+        pipeline.submit(settings, manifest_uri)
+        raise RetryableError("the task was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_wait_for_jobs", die)
+        return pipeline.run(run_id=run_id)
+
+
+def test_a_changed_mode_still_lands_what_was_sent(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is cleared after CAPTION_MODE was set to online takes the answers of its job."""
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(2))
+    die_after_sending(pipeline, monkeypatch, "night")
+
+    summary = pipeline.run(pipeline.night.settings(caption_mode="online"), run_id="night")
+
+    assert {"ok": 2} == summary.by_status
+    assert ["batch"] * 2 == [tier for tier, *_ in paid(pipeline)]
+    assert [] == openai_has(pipeline)["files"]
+
+
+def test_two_tasks_land_one_job(make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that read the same answers before either wrote them down one gives money back, once."""
+    pipeline = make_pipeline(MAX_DAY_COST_USD="1")
+    pipeline.land(**numbered(3))
+    die_after_sending(pipeline, monkeypatch)
+    wait_until_ended(pipeline)
+    (manifest,) = [
+        obj.uri for obj in pipeline.store.list_objects("images", pipeline.night.environment["WORK_URI"].partition("images/")[2])
+        if obj.key.endswith("/manifest.json")
+    ]  # fmt: skip
+
+    async def land() -> list[str]:
+        service = wiring.make_job_service(pipeline.settings)
+        tasks = [wiring.make_batch_jobs(pipeline.settings, pipeline.store, manifest, service) for _ in range(2)]
+        (file,) = jobs.JobFiles(pipeline.store, manifest).read_all()
+        state = await service.look(file.job.job_id or "")
+        assert state is not None
+        landings = [await task._land_ended(file, state) for task in [tasks[0]]]
+        landings.append(tasks[1]._end(file, state.status, state.problem, landings[0].answers, state.ended_at))
+        await service.aclose()
+        return [landing.nonce for landing in landings]
+
+    nonces = asyncio.run(land())
+
+    summary = pipeline.run()
+    drawn = drawn_usd(pipeline, f"{pipeline.settings.work_prefix_uri}/budget/")
+    assert 1 == len(set(nonces))
+    assert sum(drawn) == pytest.approx(summary.cost_usd)
+
+
+def test_a_late_look_cancels_before_it_gives_up(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looked for days: the job is cancelled and waited for all the same, and what it had done is landed."""
+    pipeline = make_pipeline(BATCH_PATIENCE_S="1")
+    pipeline.land(**numbered(4))
+    pipeline.night.order({"kind": "batch_slow", "done": 3})
+    die_after_sending(pipeline, monkeypatch, "night")
+    monkeypatch.setattr(jobs, "_ABANDONED_AFTER", timedelta(seconds=2))
+    time.sleep(3.5)
+
+    summary = pipeline.run(run_id="night")
+
+    assert {"ok": 4} == summary.by_status
+    assert {"batch": 3, "default": 1} == Counter(tier for tier, *_ in paid(pipeline))
+    assert 0 == paid_twice(pipeline)
+
+
+def test_a_job_that_was_sent_unseen_is_found_after_the_patience(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its id was written, looked at too late: it is found by its name before anything is asked online."""
+    pipeline = make_pipeline(BATCH_PATIENCE_S="0")
+    pipeline.land(**numbered(2))
+    dies_once(monkeypatch, jobs.JobFiles, "write", when=lambda *found: found[-1].job_id is not None)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.BatchJobs, "_send", send_whatever_the_time(jobs.BatchJobs._send))
+        pipeline.run(run_id="night")
+
+    summary = pipeline.run(run_id="night")
+
+    assert {"ok": 2} == summary.by_status
+    assert ["batch"] * 2 == [tier for tier, *_ in paid(pipeline)]
+
+
+def send_whatever_the_time(send: Any) -> Any:
+    """Return a sending for which patience has not ended."""
+    return lambda batch_jobs, file, _: send(batch_jobs, file, datetime.now(UTC) + timedelta(hours=1))
+
+
+def test_answers_that_are_gone_hold_nobody(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody deleted the files at OpenAI: the captions are asked online, the report says why, and no money comes back."""
+    monkeypatch.setattr(jobs, "_FIRST_BACKOFF_S", 0.01)
+    pipeline = make_pipeline(MAX_DAY_COST_USD="1")
+    pipeline.land(**numbered(2))
+    die_after_sending(pipeline, monkeypatch, "night")
+    wait_until_ended(pipeline)
+    for file in openai_has(pipeline)["files"]:
+        delete_file(pipeline, file["id"])
+
+    summary = pipeline.run(run_id="night")
+
+    assert {"ok": 2} == summary.by_status
+    assert {"batch": 2, "default": 2} == Counter(tier for tier, *_ in paid(pipeline))
+    assert "answers gone" in summary.notes[0]
+    assert sum(drawn_usd(pipeline, f"{pipeline.settings.work_prefix_uri}/budget/")) > summary.cost_usd * 1.5
+
+
+def delete_file(pipeline: Pipeline, file_id: str) -> None:
+    """Delete a file at OpenAI past the pipeline."""
+    request = urllib.request.Request(
+        f"{pipeline.night.base_url}/files/{file_id}", method="DELETE", headers={"authorization": f"Bearer {API_KEY}"}
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def test_files_that_cannot_be_deleted_cost_no_answer(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI refuses to delete: the answers are landed and stored all the same."""
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(2))
+
+    async def refuse(*_: Any) -> None:
+        raise FatalError("403")
+
+    monkeypatch.setattr(openai_jobs.OpenAIJobs, "forget", refuse)
+
+    assert {"ok": 2} == pipeline.run().by_status
+    assert 2 == len(openai_has(pipeline)["files"])
+
+
+def test_landed_answers_are_taken_when_the_cap_is_spent(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer needs a second request and there is no money for it: only that one waits."""
+    pipeline = make_pipeline(OPENAI_CONCURRENCY="1")
+    pipeline.land(**numbered(5))
+    pipeline.night.order({"kind": "two_sentences"})
+    most_usd = 0.00015  # of one request online; five by file take less than half of it each
+
+    summary = pipeline.run(pipeline.night.settings(max_run_cost_usd=most_usd * 2.6))
+
+    assert summary.by_status["ok"] >= 4
+    assert 0 == paid_twice(pipeline)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import Night, paint
-from pipeline import Pipeline, numbered
+from pipeline import Pipeline, drawn_usd, numbered
 
 from image_analyzer import wiring
 from image_analyzer.captions import CaptionAnswer
@@ -26,13 +26,6 @@ from image_analyzer.steps.budget import Book, BudgetedCaptioner, Cap, Entry
 def pipeline(night: Night) -> Pipeline:
     """A bucket and a table of one's own, captions by the test server."""
     return Pipeline(night)
-
-
-def drawn_usd(pipeline: Pipeline, folder: str) -> list[float]:
-    """Return what each entry of a book drew."""
-    bucket, _, key = folder.removeprefix("s3://").partition("/")
-    entries = [pipeline.store.read(obj.uri) or b"" for obj in pipeline.store.list_objects(bucket, key)]
-    return [Entry.model_validate_json(entry).usd for entry in entries]
 
 
 def test_what_does_not_fit_waits_for_the_next_run(pipeline: Pipeline) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from image_analyzer.clients.openai_errors import map_error, map_rejection
 from image_analyzer.clients.openai_format import BATCH_TIER, OpenAIFormat
-from image_analyzer.errors import ImageAnalyzerError, ItemError, RetryableError
+from image_analyzer.errors import AnswersGoneError, FatalError, ImageAnalyzerError, ItemError
 from image_analyzer.ports import JobReply, JobState
 from image_analyzer.prompts import CaptionRequest
 
@@ -24,6 +24,7 @@ _QUEUE_FULL = "token_limit_exceeded"
 _EXPIRES_AFTER: Any = {"anchor": "created_at", "seconds": 2_592_000}
 _UPLOAD_TIMEOUT_S = 600.0
 _RETRIES = 3
+_CLOCKS_DIFFER_S = 86_400
 
 
 def _ended_at(job: Any) -> datetime:
@@ -80,7 +81,7 @@ class OpenAIJobs:
 
     async def find(self, name: str, since: datetime) -> str | None:
         """Return the id of the job of this name; without one, delete files of that name, whose job never came to be."""
-        oldest = since.timestamp() - 60  # clocks differ
+        oldest = since.timestamp() - _CLOCKS_DIFFER_S
         async with self._mapped():
             async for job in self._client.batches.list(limit=100):
                 if (job.metadata or {}).get(_NAME_KEY) == name:
@@ -122,7 +123,7 @@ class OpenAIJobs:
             requests: By custom id.
 
         Raises:
-            RetryableError: A file is gone: another process has read it meanwhile, or somebody deleted it.
+            AnswersGoneError: Another process has read and deleted them meanwhile, or somebody has.
         """
         for kind in ("output", "error"):
             if kind not in state.files:
@@ -185,8 +186,12 @@ class OpenAIJobs:
             yield
         except openai.NotFoundError as error:
             if error.request.url.path.endswith("/content"):
-                raise RetryableError("OpenAI: a file of a batch job is gone") from None
-            raise map_error(error, self._model) from None
+                raise AnswersGoneError("the answers are no longer at OpenAI") from None
+            raise FatalError(
+                "OpenAI, or the server at OPENAI_BASE_URL, has no Batch API: set CAPTION_MODE=online"
+            ) from None
+        except openai.BadRequestError as error:
+            raise FatalError(f"OpenAI refuses batch files ({error.code}, parameter {error.param})") from None
         except Exception as error:
             if isinstance(error, ImageAnalyzerError):
                 raise

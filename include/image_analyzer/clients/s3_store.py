@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -105,7 +106,7 @@ class S3Store:
                 content = answer["Body"].read()
             except self._client.exceptions.NoSuchKey:
                 return None
-        sent_at = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        sent_at = read_date(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
         return content, (sent_at - answer["LastModified"]).total_seconds()
 
     def write(self, uri: str, content: bytes, content_type: str) -> None:
@@ -134,6 +135,15 @@ class S3Store:
         bucket, key = parse_s3_uri(uri)
         with _mapped_errors(uri):
             self._client.delete_object(Bucket=bucket, Key=key)
+
+
+def read_date(header: str) -> datetime:
+    """Return the time in a `Date` header, of several that proxies left the first; our own time if there is none."""
+    try:
+        found = parsedate_to_datetime(header[: len("Mon, 01 Jan 2026 00:00:00 GMT")])
+    except ValueError:
+        return datetime.now(UTC)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
 @contextmanager

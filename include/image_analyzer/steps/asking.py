@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from image_analyzer.captions import (
@@ -188,8 +189,9 @@ class Asking:
                 self._note(question, self._receipt(question, await self._captioner.caption(self._request([question]))))
             return
         if self._spent is not None:
-            await self._take_known(group, self._ledger, self._spent)
-            return
+            paid = [q for q in group if (landed := self._landed.get(q.key)) and self._is_last_word(q, landed)]
+            await self._take_known([q for q in group if q not in paid], self._ledger, self._spent)
+            group = paid
         claims = {question: await self._claim(question, self._ledger) for question in group}
         mine = {self._as_asked(q): claim for q, claim in claims.items() if claim is not None}
         for question in [q for q in mine if (landed := self._landed.get(q.key)) and landed.rejection]:
@@ -238,11 +240,17 @@ class Asking:
     async def _claim_mine(self, question: Question, ledger: Ledger) -> Claim | None:
         """Claim a question that nobody holds but this batch."""
         landed = self._landed.get(question.key)
-        if landed is not None:
-            claim = await asyncio.to_thread(ledger.holder, question.key)
-            if claim is not None and claim.owner == self._owner:  # held since its job was sent
-                return claim if claim.answer else claim.model_copy(update={"answer": landed.answer})
-        return await asyncio.to_thread(ledger.claim, question.key, self._owner)
+        if landed is not None and self._is_last_word(question, landed):
+            # Whoever stores it first, it is the same receipt.
+            return Claim(owner=self._owner, at=datetime.now(UTC), answer=landed.answer)
+        claim = await asyncio.to_thread(ledger.claim, question.key, self._owner)
+        if claim is not None and claim.answer is None and landed is not None:
+            return claim.model_copy(update={"answer": landed.answer})
+        return claim
+
+    def _is_last_word(self, question: Question, landed: LandedAnswer) -> bool:
+        """Tell whether what a job said needs no further request."""
+        return landed.answer is None or not self._judge(question, landed.answer).asks_again(landed.answer.asked)
 
     async def _claim_from_job(self, question: Question, ledger: Ledger) -> Claim | None:
         """Take up a question that a batch job of others has answered; note it as held if it has not."""
@@ -256,8 +264,7 @@ class Asking:
             return None
         if (landed := landing.answer_to(question.key)) is not None:
             self._landed[question.key] = landed
-            if landed.answer is None or not self._judge(question, landed.answer).asks_again(landed.answer.asked):
-                # The last word: whoever stores it first, it is the same receipt.
+            if self._is_last_word(question, landed):
                 return holder.model_copy(update={"answer": landed.answer})
         claim = await asyncio.to_thread(ledger.claim, question.key, self._owner, ended_at=landing.ended_at)
         if claim is None:

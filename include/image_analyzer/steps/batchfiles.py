@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from image_analyzer.errors import FatalError
+from image_analyzer.errors import FolderGoneError
 from image_analyzer.jsonl import dump_lines, load_lines
 from image_analyzer.ports import ObjectStore
 from image_analyzer.records import BatchReport, CaptionRow, HintFile, ImageMetadata, Manifest, Record
@@ -43,7 +43,7 @@ class BatchFiles:
         """
         content = self._store.read(self.manifest_uri)
         if content is None:
-            raise FatalError(f"{self.manifest_uri} is gone: was the work prefix emptied during the run?")
+            raise FolderGoneError(f"{self.manifest_uri} is gone: was the work prefix emptied during the run?")
         return Manifest.model_validate_json(content)
 
     def metadata(self) -> list[ImageMetadata]:

@@ -105,12 +105,17 @@ def draw(
     Returns:
         How many are covered, and what was drawn for them; give it back when the bill is known.
     """
-    covered, drawn = len(amounts_usd), []
+    covered = len(amounts_usd)
+    drawn: list[Reservation] = []
     for cap in caps:
         folder_uri = cap.folder_uri()
-        drawn.append(
-            Reservation(folder_uri=folder_uri, usd=Book(store, folder_uri, owner).add(sum(amounts_usd), cap.usd))
-        )
+        try:
+            usd = Book(store, folder_uri, owner).add(sum(amounts_usd), cap.usd)
+        except ImageAnalyzerError:
+            for reservation in drawn:
+                give_back(store, reservation, owner, reservation.usd)
+            raise
+        drawn.append(Reservation(folder_uri=folder_uri, usd=usd))
         sums = accumulate(amounts_usd[:covered])
         # Less than a millionth of a cent is the rounding of a sum.
         covered = sum(total <= drawn[-1].usd + _ROUNDING_USD for total in sums)

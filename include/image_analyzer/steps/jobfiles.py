@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
+from uuid import uuid4
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from image_analyzer.captions import CaptionAnswer
 from image_analyzer.ports import ObjectStore
@@ -41,6 +42,7 @@ class Job(Record):
         short: The caps on cost did not cover all questions that were open.
         job_id: None until it is sent.
         sendings: How often it was to be sent; each time under another name.
+        cancelled_at: When its cancelling was asked for, after patience had ended.
         not_before: It was refused since too many tokens wait; it is sent again then.
     """
 
@@ -53,6 +55,7 @@ class Job(Record):
     job_id: str | None = None
     sendings: int = 1
     not_before: AwareDatetime | None = None
+    cancelled_at: AwareDatetime | None = None
 
 
 class LandedAnswer(Record):
@@ -74,12 +77,14 @@ class Landing(Record):
     Attributes:
         status: OpenAI's word, or ours where OpenAI has none.
         ended_at: By OpenAI's clock. A task that lives lands its job within minutes.
+        nonce: Tells of two tasks that read the same answers which one wrote the landing, and so gives money back.
     """
 
     status: str
     ended_at: AwareDatetime
     problem: str = ""
     answers: tuple[LandedAnswer, ...] = ()
+    nonce: str = Field(default_factory=lambda: uuid4().hex)
 
     def answer_to(self, key: ContentKey) -> LandedAnswer | None:
         """Return what was said to one question."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -16,13 +18,13 @@ from typing import NamedTuple
 from pydantic import AwareDatetime
 
 from image_analyzer.captions import share_answer
-from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.errors import AnswersGoneError, FolderGoneError, ImageAnalyzerError, RetryableError
 from image_analyzer.ports import JobService, JobState, ObjectStore
 from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import ContentKey, Record
 from image_analyzer.steps.asking import Question, group_questions, owner_name
 from image_analyzer.steps.batchfiles import BatchFiles
-from image_analyzer.steps.budget import Cap, draw, give_back
+from image_analyzer.steps.budget import Cap, Reservation, draw, give_back
 from image_analyzer.steps.jobfiles import Job, JobFile, JobFiles, JobQuestion, LandedAnswer, Landing
 from image_analyzer.steps.ledger import Claim, Ledger
 from image_analyzer.thumbnails import read_pack
@@ -34,6 +36,8 @@ _QUEUE_PAUSE = timedelta(minutes=15)
 # A job that was to be sent so long ago has no living owner.
 _ABANDONED_AFTER = timedelta(hours=1)
 _SENDINGS = 3
+_LOOK_AGAIN = timedelta(minutes=1)
+_LOOK_AGAIN_S = 5.0
 _FIRST_BACKOFF_S = 2.0
 
 
@@ -49,10 +53,15 @@ class JobOptions(Record):
 
 
 class Waiting(Record):
-    """What a task waits for without a worker: that all these jobs end, or that a time comes."""
+    """What a task waits for without a worker: that all these jobs end, or that a time comes.
+
+    Attributes:
+        is_ours: The jobs are the task's own: they are cancelled with it.
+    """
 
     job_ids: tuple[str, ...]
     until: AwareDatetime
+    is_ours: bool = True
 
 
 class _Line(NamedTuple):
@@ -100,13 +109,12 @@ class BatchJobs:
             if sent.job.job_id is None:
                 wakes += [sent.job.not_before] if sent.job.not_before else []
                 continue
-            job_ids.append(sent.job.job_id)
-            if now >= end_at + _ABANDONED_AFTER:
-                self._end(sent, "stuck", "it did not end although it was cancelled")
+            if sent.job.cancelled_at and now >= sent.job.cancelled_at + _ABANDONED_AFTER:
+                self._end(sent, "stuck", "it did not end although it was cancelled", is_billed=None)
                 continue
+            job_ids.append(sent.job.job_id)
             if now >= end_at:
-                log.warning("%s: patience has ended, job %s is cancelled", self._owner, sent.job.job_id)
-                await self._service.cancel(sent.job.job_id)
+                await self._cancel(sent, now)
         if not job_ids and len(wakes) == 1:
             return None
         return Waiting(job_ids=tuple(job_ids), until=min(wakes))
@@ -118,13 +126,16 @@ class BatchJobs:
             jobs = JobFiles(self._store, uri)
             for file in jobs.read_all():
                 end_at = file.job.planned_at + timedelta(seconds=self._options.patience_s)
-                if file.job.job_id is None or now >= end_at or jobs.landing(file) is not None:
+                if now >= end_at or jobs.landing(file) is not None:
+                    continue
+                if file.job.job_id is None:  # being sent, or waiting for the queue
+                    ends.append(max(file.job.not_before or now, now + _LOOK_AGAIN))
                     continue
                 state = await self._service.look(file.job.job_id)
                 if state is not None and not state.ended:
                     job_ids.append(file.job.job_id)
                     ends.append(end_at)
-        return Waiting(job_ids=tuple(job_ids), until=max(ends)) if job_ids else None
+        return Waiting(job_ids=tuple(job_ids), until=min(ends), is_ours=False) if ends else None
 
     async def _asking_elsewhere(self, questions: Sequence[Question], ledger: Ledger) -> set[str]:
         """Return the manifests whose jobs hold claims on these questions."""
@@ -165,26 +176,33 @@ class BatchJobs:
         landing = self._jobs.landing(file)
         if landing is not None:
             if file.job.job_id and not self._jobs.is_forgotten(file):
-                state = await self._service.look(file.job.job_id)
-                await self._forget(file, state)
+                await self._forget(file)
             return landing
         if file.job.job_id is None:
             return None
-        state = await self._service.look(file.job.job_id)
+        state = await self._look_twice(file.job.job_id)
         if state is None:
-            return self._end(
-                file, "unknown", f"OpenAI does not know job {file.job.job_id} any more", (), file.job.planned_at
-            )
-        if not state.ended or state.queue_full:
-            return None
+            problem = f"OpenAI does not know job {file.job.job_id} any more"
+            return self._end(file, "unknown", problem, (), file.job.planned_at, is_billed=None)
+        return await self._land_ended(file, state) if state.ended and not state.queue_full else None
+
+    async def _look_twice(self, job_id: str) -> JobState | None:
+        """Return how far a job is; that nobody knows it is believed the second time: a gateway may say so once."""
+        if (state := await self._service.look(job_id)) is None:
+            await asyncio.sleep(_FIRST_BACKOFF_S)
+            state = await self._service.look(job_id)
+        return state
+
+    async def _land_ended(self, file: JobFile, state: JobState) -> Landing:
         try:
             answers = [answer async for answer in self._read(file, state)]
-        except RetryableError:
+        except AnswersGoneError as error:
+            await asyncio.sleep(_FIRST_BACKOFF_S)
             if (landing := self._jobs.landing(file)) is not None:  # another task was quicker
                 return landing
-            raise
+            return self._end(file, "answers gone", str(error), (), state.ended_at, is_billed=None)
         landing = self._end(file, state.status, state.problem, answers, state.ended_at)
-        await self._forget(file, state)
+        await self._forget(file)
         return landing
 
     async def land_all(self) -> list[tuple[JobFile, Landing | None]]:
@@ -207,6 +225,12 @@ class BatchJobs:
         state = await self._service.look(job.job_id)
         refused = state is not None and state.queue_full
         return self._end(file, "abandoned", "its task died before it was sent again", (), due_at) if refused else None
+
+    async def _cancel(self, file: JobFile, now: datetime) -> None:
+        log.warning("%s: patience has ended, job %s is cancelled", self._owner, file.job.job_id)
+        await self._service.cancel(file.job.job_id or "")
+        if file.job.cancelled_at is None:
+            self._jobs.write(file.uri, file.job.model_copy(update={"cancelled_at": now}))
 
     def _is_late(self, files: Sequence[JobFile]) -> bool:
         waited = datetime.now(UTC) - files[0].job.planned_at
@@ -243,7 +267,26 @@ class BatchJobs:
         if short:
             log.warning("%s: the caps on cost cover %d of %d requests", self._owner, covered, len(lines))
         planned: list[JobFile] = []
-        for part in self._parts(lines[:covered]):
+        try:
+            self._write_down(lines[:covered], number, drawn, planned, short=short)
+        except ImageAnalyzerError:
+            written_usd = sum(file.job.reserved[0].usd for file in planned if file.job.reserved)
+            for reservation in drawn:
+                give_back(self._store, reservation, self._owner, reservation.usd - written_usd)
+            raise
+        return planned
+
+    def _write_down(
+        self,
+        lines: Sequence[_Line],
+        number: int,
+        drawn: Sequence[Reservation],
+        planned: list[JobFile],
+        *,
+        short: bool,
+    ) -> None:
+        """Write one job after the other down; those that are go into `planned`."""
+        for part in self._parts(lines):
             uri = self._jobs.uri(number + len(planned))
             job = Job(
                 name=_job_name(uri, 0),
@@ -254,7 +297,6 @@ class BatchJobs:
                 short=short,
             )
             planned.append(self._jobs.write(uri, job))
-        return planned
 
     def _parts(self, lines: Sequence[_Line]) -> Iterator[list[_Line]]:
         part: list[_Line] = []
@@ -287,11 +329,16 @@ class BatchJobs:
             }
             file = self._jobs.write(file.uri, job.model_copy(update=again))
         if file.job.job_id is None and now >= end_at:
+            if found := await self._service.find(file.job.name, file.job.planned_at):
+                return self._jobs.write(file.uri, file.job.model_copy(update={"job_id": found, "not_before": None}))
             self._end(file, "not sent", "there was no room in the queue until patience ended")
             return None
         if file.job.not_before is not None and now < file.job.not_before:
             return file
         job_id = await self._find_or_send(file.job)
+        if self._jobs.landing(file) is not None:  # somebody took this task for dead meanwhile
+            await self._service.cancel(job_id)
+            return None
         return self._jobs.write(file.uri, file.job.model_copy(update={"job_id": job_id, "not_before": None}))
 
     async def _find_or_send(self, job: Job) -> str:
@@ -335,8 +382,14 @@ class BatchJobs:
         problem: str,
         answers: Sequence[LandedAnswer] = (),
         ended_at: datetime | None = None,
+        *,
+        is_billed: bool | None = True,
     ) -> Landing:
-        """Write down the end of a job and give back what it did not cost; of several tasks only one does."""
+        """Write down the end of a job and give back what it did not cost; of several tasks only one does.
+
+        Args:
+            is_billed: None if nobody knows what it cost: then nothing is given back.
+        """
         made = Landing(status=status, ended_at=ended_at or datetime.now(UTC), problem=problem, answers=tuple(answers))
         landing, first = self._jobs.land(file, made)
         if first:
@@ -344,17 +397,22 @@ class BatchJobs:
             spent_usd = sum(cost or 0.0 for cost in costs)
             for reservation in file.job.reserved:
                 # Where the server names no bill, the whole of it counts as spent.
-                left_usd = 0.0 if None in costs else reservation.usd - spent_usd
+                left_usd = 0.0 if None in costs or is_billed is None else reservation.usd - spent_usd
                 give_back(self._store, reservation, self._owner, left_usd)
             questions = sum(len(one.keys) for one in file.job.asked)
             log.info("%s: job %s is %s, %d of %d questions answered, $%.6f. %s", self._owner, file.job.job_id, status,
                      len(answers), questions, spent_usd, problem)  # fmt: skip
         return landing
 
-    async def _forget(self, file: JobFile, state: JobState | None) -> None:
-        if state is not None:
-            await self._service.forget(state)
-        self._jobs.mark_forgotten(file)
+    async def _forget(self, file: JobFile) -> None:
+        try:
+            if (state := await self._service.look(file.job.job_id or "")) is not None:
+                await self._service.forget(state)
+            self._jobs.mark_forgotten(file)
+        except (
+            ImageAnalyzerError
+        ) as error:  # the answers are safe; whoever comes next tries again, OpenAI after 30 days
+            log.warning("%s: files of job %s are not deleted yet: %s", self._owner, file.job.job_id, error)
 
     def _requests(self, job: Job) -> dict[str, CaptionRequest]:
         return {one.custom_id: self._request(one) for one in job.asked}
@@ -372,7 +430,7 @@ class BatchJobs:
 
 
 class JobAdopter:
-    """Takes up what batch jobs of other batches have answered. Each batch is looked at once.
+    """Takes up what batch jobs of other batches have answered. A batch is looked at again where it does not ask a question yet.
 
     Args:
         make_jobs: Returns the jobs of the batch whose manifest lies at an address.
@@ -381,22 +439,27 @@ class JobAdopter:
     def __init__(self, service: JobService, make_jobs: Callable[[str], BatchJobs]) -> None:
         self._service, self._make_jobs = service, make_jobs
         self._seen: dict[str, list[tuple[JobFile, Landing | None]]] = {}
+        self._looked_at: dict[str, float] = {}
         self._lock = asyncio.Lock()
 
     async def adopt(self, holder: Claim, key: ContentKey) -> Landing | None:
         """Return how the job ended that the holder of a claim asks by; None while answers may come."""
         uri = holder.jobs_of or ""
         async with self._lock:
-            if uri not in self._seen:
+            if not self._asks(uri, key) and time.monotonic() - self._looked_at.get(uri, -math.inf) > _LOOK_AGAIN_S:
                 try:
-                    jobs = self._make_jobs(uri)
-                except FatalError:  # the run's folder was emptied: what its jobs answered cannot be had any more
+                    self._seen[uri] = await self._make_jobs(uri).land_all()
+                except FolderGoneError:  # what its jobs answered cannot be had any more
                     return Landing(status="gone", ended_at=holder.at)
-                self._seen[uri] = await jobs.land_all()
-        for file, landing in self._seen[uri]:
+                self._looked_at[uri] = time.monotonic()
+        for file, landing in self._seen.get(uri, []):
             if any(key in one.keys for one in file.job.asked):
                 return landing
-        return Landing(status="not asked", ended_at=holder.at)  # claimed, and killed before a job was written down
+        # Claimed, and not written down: its task is doing that now, or was killed there. The age of the claim tells.
+        return Landing(status="not asked", ended_at=holder.at)
+
+    def _asks(self, uri: str, key: ContentKey) -> bool:
+        return any(key in one.keys for file, _ in self._seen.get(uri, []) for one in file.job.asked)
 
     async def aclose(self) -> None:
         """Close connections."""

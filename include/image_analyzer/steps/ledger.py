@@ -81,7 +81,7 @@ class Ledger:
         if found is None:  # given up between the two calls
             return mine if self._store.create(uri, mine.model_dump_json().encode()) else None
         other, age_s = Claim.model_validate_json(found[0]), found[1]
-        if ended_at is not None:
+        if ended_at is not None and other.jobs_of is not None:
             age_s = (mine.at - ended_at).total_seconds()
         alive = age_s < self._stale_after_s or (other.jobs_of is not None and ended_at is None)
         if other.owner != owner and not other.released and alive:

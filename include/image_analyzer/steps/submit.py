@@ -22,10 +22,13 @@ def submit(
     service: JobService,
     jobs: BatchJobs,
     hint_min_score: float,
+    *,
+    begins: bool = True,
 ) -> Waiting | None:
     """Send what is open of a batch by batch jobs, land what has ended.
 
     Args:
+        begins: Whether new jobs may begin; if not, those that were begun are still landed.
         captioner: Who will be asked online later; a server that is not known to see is tried first.
 
     Returns:
@@ -36,6 +39,8 @@ def submit(
         try:
             if waiting := await jobs.settle():
                 return waiting
+            if not begins:
+                return None
             files = BatchFiles(store, manifest_uri)
             questions = make_questions(files, files.manifest(), captioner, hint_min_score)
             known = find_known(warehouse, questions)
@@ -51,15 +56,3 @@ def submit(
             await service.aclose()
 
     return asyncio.run(go_on())
-
-
-def cancel(service: JobService, waiting: Waiting) -> None:
-    """Ask that no more of these jobs be worked off."""
-
-    async def cancel_all() -> None:
-        try:
-            await asyncio.gather(*(service.cancel(job_id) for job_id in waiting.job_ids))
-        finally:
-            await service.aclose()
-
-    asyncio.run(cancel_all())
