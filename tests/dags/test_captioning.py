@@ -11,6 +11,7 @@ import pytest
 from conftest import Night
 
 from image_analyzer import wiring
+from image_analyzer.local.stack import control_openai
 from image_analyzer.settings import Settings
 
 
@@ -76,3 +77,23 @@ def test_the_trigger_leaves_faults_to_the_worker(
 
     assert "check OPENAI_API_KEY" in event["error"]
     assert "sk-wrong-and-secret" not in event["error"]
+
+
+@pytest.mark.parametrize(
+    ("is_ours", "is_cleared", "status"),
+    [(True, False, "cancelled"), (True, True, "in_progress"), (False, False, "in_progress")],
+)
+def test_only_a_task_that_was_ended_cancels_its_own_jobs(
+    captioning: Any, night: Night, monkeypatch: pytest.MonkeyPatch, *, is_ours: bool, is_cleared: bool, status: str
+) -> None:
+    """A task that was cleared goes on with its job, and another batch's job is not ours to cancel."""
+    night.order({"kind": "batch_slow"})
+    job_id = send_job(night.settings(), b"")
+    trigger = captioning.JobsTrigger([job_id], 0.1, time.time() + 30, is_ours=is_ours)
+    monkeypatch.setattr(trigger, "_is_cleared", lambda: is_cleared)
+
+    asyncio.run(trigger.on_kill())
+    time.sleep(0.3)
+
+    (job,) = control_openai(night.base_url, "batches")["jobs"]
+    assert status == job["status"]

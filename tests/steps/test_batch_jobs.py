@@ -16,13 +16,14 @@ from pipeline import Pipeline, drawn_usd, numbered
 
 from image_analyzer import wiring
 from image_analyzer.clients import openai_jobs
-from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.errors import BudgetExceededError, FatalError, RetryableError
 from image_analyzer.local.openai_control import API_KEY
 from image_analyzer.local.stack import control_openai
 from image_analyzer.records import RunReport
 from image_analyzer.settings import Settings
 from image_analyzer.steps import jobs
-from image_analyzer.steps.ledger import Ledger
+from image_analyzer.steps.budget import BudgetedCaptioner
+from image_analyzer.steps.ledger import Claim, Ledger
 
 
 @pytest.fixture
@@ -383,10 +384,7 @@ def test_two_tasks_land_one_job(make_pipeline: Callable[..., Pipeline], monkeypa
     pipeline.land(**numbered(3))
     die_after_sending(pipeline, monkeypatch)
     wait_until_ended(pipeline)
-    (manifest,) = [
-        obj.uri for obj in pipeline.store.list_objects("images", pipeline.night.environment["WORK_URI"].partition("images/")[2])
-        if obj.key.endswith("/manifest.json")
-    ]  # fmt: skip
+    (manifest,) = [obj.uri for obj in pipeline.store.list_objects("images", "") if is_manifest_of(pipeline, obj.key)]
 
     async def land() -> list[str]:
         service = wiring.make_job_service(pipeline.settings)
@@ -495,12 +493,64 @@ def test_landed_answers_are_taken_when_the_cap_is_spent(
     make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One answer needs a second request and there is no money for it: only that one waits."""
-    pipeline = make_pipeline(OPENAI_CONCURRENCY="1")
+    pipeline = make_pipeline(OPENAI_CONCURRENCY="1", MAX_RUN_COST_USD="1")
     pipeline.land(**numbered(5))
     pipeline.night.order({"kind": "two_sentences"})
-    most_usd = 0.00015  # of one request online; five by file take less than half of it each
 
-    summary = pipeline.run(pipeline.night.settings(max_run_cost_usd=most_usd * 2.6))
+    async def refuse(*_: Any) -> None:
+        raise BudgetExceededError("spent")
 
-    assert summary.by_status["ok"] >= 4
-    assert 0 == paid_twice(pipeline)
+    monkeypatch.setattr(BudgetedCaptioner, "caption", refuse)
+
+    summary = pipeline.run()
+
+    assert {"ok": 4, "pending_budget:budget_spent": 1} == summary.by_status
+    assert ["batch"] * 5 == [tier for tier, *_ in paid(pipeline)]
+
+
+def test_money_drawn_for_a_job_that_could_not_be_written_goes_back(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store fails between the drawing and the writing: the retry has the whole cap again."""
+    pipeline = make_pipeline(MAX_DAY_COST_USD="1")
+    pipeline.land(**numbered(3))
+    dies_once(monkeypatch, jobs.JobFiles, "write")
+
+    summary = pipeline.run(tries=2)
+
+    assert {"ok": 3} == summary.by_status
+    assert summary.cost_usd == pytest.approx(sum(drawn_usd(pipeline, f"{pipeline.settings.work_prefix_uri}/budget/")))
+
+
+def test_a_job_that_is_just_being_written_is_looked_for_again(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another batch holds the claim and has no job yet: a moment later it has, and its answer is waited for."""
+    monkeypatch.setattr(jobs, "_LOOK_AGAIN_S", 0.0)
+    pipeline = make_pipeline()
+    pipeline.land(**numbered(1))
+    pipeline.night.order({"kind": "batch_slow"})
+    die_after_sending(pipeline, monkeypatch)
+    (manifest,) = [obj.uri for obj in pipeline.store.list_objects("images", "") if is_manifest_of(pipeline, obj.key)]
+    (file,) = jobs.JobFiles(pipeline.store, manifest).read_all()
+    written = pipeline.store.read(file.uri) or b""
+    pipeline.store.delete(file.uri)
+    holder = Claim(owner="another", at=datetime.now(UTC), jobs_of=manifest)
+    key = file.job.asked[0].keys[0]
+
+    async def adopt() -> list[Any]:
+        adopter = wiring.make_adopter(pipeline.settings, pipeline.store)
+        assert adopter is not None
+        before = await adopter.adopt(holder, key)
+        pipeline.store.write(file.uri, written, "application/json")
+        after = await adopter.adopt(holder, key)
+        await adopter.aclose()
+        return [before and before.status, after]
+
+    assert ["not asked", None] == asyncio.run(adopt())
+
+
+def is_manifest_of(pipeline: Pipeline, key: str) -> bool:
+    """Tell whether a key is that of a manifest of this night."""
+    work = pipeline.settings.work_prefix_uri.partition("images/")[2]
+    return key.startswith(work) and key.endswith("/manifest.json")

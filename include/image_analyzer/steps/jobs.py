@@ -409,9 +409,8 @@ class BatchJobs:
             if (state := await self._service.look(file.job.job_id or "")) is not None:
                 await self._service.forget(state)
             self._jobs.mark_forgotten(file)
-        except (
-            ImageAnalyzerError
-        ) as error:  # the answers are safe; whoever comes next tries again, OpenAI after 30 days
+        except ImageAnalyzerError as error:
+            # The answers are safe. Whoever comes next tries again; OpenAI deletes them after 30 days.
             log.warning("%s: files of job %s are not deleted yet: %s", self._owner, file.job.job_id, error)
 
     def _requests(self, job: Job) -> dict[str, CaptionRequest]:
