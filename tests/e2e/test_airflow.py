@@ -192,6 +192,8 @@ def test_a_live_scheduler_defers_and_resumes(make_airflow_night: Callable[..., A
               "only_running": False})  # fmt: skip
         _wait_for(lambda: _caption_tries(airflow, address) > started)
         _wait_for(lambda: night._states().get("batch.caption") == {"deferred"})
+        # A trigger that no triggerer has taken up yet is dropped without a word; then the next run lands the job.
+        _wait_for(lambda: _is_watched(night))
         cleared = _job_states(night)
         _api(airflow, "PATCH", address, {"state": "failed"})
         _wait_for(lambda: _job_states(night) == ["cancelled"])
@@ -227,6 +229,14 @@ def _api(airflow: LocalAirflow, method: str, path: str, payload: dict[str, Any] 
 def _caption_tries(airflow: LocalAirflow, address: str) -> int:
     found = _api(airflow, "GET", f"{address}/taskInstances")["task_instances"]
     return sum(ti["try_number"] for ti in found if ti["task_id"] == "batch.caption")
+
+
+def _is_watched(night: AirflowNight) -> bool:
+    """Tell whether a triggerer runs the trigger by now: it has looked at the job since the task was deferred."""
+    with sqlite3.connect(night.home / "airflow.db") as database:
+        taken = database.execute("SELECT COUNT(*) FROM trigger WHERE triggerer_id IS NOT NULL").fetchone()[0]
+    logs = (night.home / "logs").rglob("task_id=batch.caption/**/attempt=2.log.trigger.*")
+    return bool(taken) and any("HTTP Request: GET" in log.read_text() for log in logs)
 
 
 def _job_states(night: AirflowNight) -> list[str]:

@@ -84,7 +84,7 @@ def test_a_plan_says_that_flex_halves_it(make_pipeline: Callable[..., Pipeline])
     (note,) = pipeline.run(dry_run=True).notes
 
     assert note.startswith("half of that, $0.0001")
-    assert note.endswith("while flex has room")
+    assert note.endswith("as far as flex answers")
 
 
 def test_a_rate_limit_is_no_want_of_room(make_pipeline: Callable[..., Pipeline]) -> None:
