@@ -211,14 +211,7 @@ def test_another_run_lands_what_nobody_watched(
     pipeline = make_pipeline()
     pipeline.land(**numbered(3))
     control_openai(pipeline.night.base_url, "reset", {"batch_s": 0 if finished else 6})
-
-    def die(settings: Settings, manifest_uri: str) -> None:
-        pipeline.submit(settings, manifest_uri)
-        raise RetryableError("the task was killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_wait_for_jobs", die)
-        red = pipeline.run()
+    red = die_after_sending(pipeline, monkeypatch)
     if finished:
         wait_until_ended(pipeline)
 
@@ -250,14 +243,7 @@ def test_an_online_run_meets_a_job(make_pipeline: Callable[..., Pipeline], monke
     pipeline = make_pipeline()
     pipeline.land(**numbered(2))
     pipeline.night.order({"kind": "batch_slow", "done": 2})
-
-    def die(settings: Settings, manifest_uri: str) -> None:
-        pipeline.submit(settings, manifest_uri)
-        raise RetryableError("the task was killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_wait_for_jobs", die)
-        pipeline.run()
+    die_after_sending(pipeline, monkeypatch)
     online = pipeline.night.settings(caption_mode="online")
 
     waiting = pipeline.run(online)
@@ -333,14 +319,7 @@ def test_a_job_whose_run_was_emptied_holds_nobody(
     """Where somebody deleted the folder of a dead run, its claims are as old as they are, and the next run asks."""
     pipeline = make_pipeline()
     pipeline.land(**numbered(2))
-
-    def die(settings: Settings, manifest_uri: str) -> None:
-        pipeline.submit(settings, manifest_uri)
-        raise RetryableError("the task was killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_wait_for_jobs", die)
-        pipeline.run()
+    die_after_sending(pipeline, monkeypatch)
     for obj in list(pipeline.store.list_objects("images", pipeline.settings.work_prefix_uri.partition("images/")[2])):
         if "/runs/" in obj.key:
             pipeline.store.delete(obj.uri)
