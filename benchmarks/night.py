@@ -4,15 +4,17 @@ Method: photographs of a folder (the demonstration's, if none is given) are repe
 `--images`, landed in the embedded S3, and captioned by the OpenAI test server, which answers after `--latency` seconds. Airflow
 runs as scheduler, API server, triggerer and four local workers, with the settings' defaults. Times are from
 Airflow's own table of task instances; memory is the largest resident size seen of each task's process, sampled five times
-a second. Then the DAG runs once more with nothing new.
+a second. S3 requests are SeaweedFS's own count. Then the DAG runs once more with nothing new.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sqlite3
 import tempfile
 import time
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +130,17 @@ def print_night(night: Night, title: str) -> None:
         print(f"{task:<16}{len(found):>12}{wall:>9.1f}{max(r[4] - r[3] for r in found):>11.1f}{peak:>9.0f}  {states}")
 
 
+def count_s3_requests(stack: Stack) -> Counter[str]:
+    """Return how many requests S3 has answered, by kind."""
+    (url,) = (service.metrics_url for service in stack.services() if service.metrics_url)
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    counts: Counter[str] = Counter()
+    for labels, count in re.findall(r"^SeaweedFS_s3_request_total\{(.*?)\} (\S+)$", text, re.MULTILINE):
+        counts[re.findall(r'type="(\w+)"', labels)[0]] += int(float(count))
+    return counts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000)
@@ -161,7 +174,7 @@ def measure(stack: Stack, folder: Path, arguments: argparse.Namespace) -> None:
     try:
         known: set[str] = set()
         for title in ("first night", "second night, nothing new"):
-            night = Night(airflow, known)
+            night, before = Night(airflow, known), count_s3_requests(stack)
             night.run()
             known = night.known
             print_night(night, title)
@@ -170,7 +183,8 @@ def measure(stack: Stack, folder: Path, arguments: argparse.Namespace) -> None:
             statuses = dict(Counter(row["STATUS"] for row in rows))
             cost = sum(row["COST_USD"] or 0 for row in rows)
             print(f"{len(rows)} rows {statuses}, {len(calls['calls'])} caption calls so far, at most "
-                  f"{calls['most_in_flight']} at once, ${cost:.4f}")  # fmt: skip
+                  f"{calls['most_in_flight']} at once, ${cost:.4f}; "
+                  f"S3 requests of this night: {dict(count_s3_requests(stack) - before)}")  # fmt: skip
     finally:
         airflow.stop()
 

@@ -187,7 +187,7 @@ def caption_images() -> None:
 
     @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
     def report() -> dict[str, Any]:
-        from image_analyzer.records import MergeOutcome
+        from image_analyzer.reports import MergeOutcome
         from image_analyzer.steps import report as step
         from image_analyzer.wiring import make_work_area
 

@@ -15,7 +15,8 @@ from conftest import Night
 from image_analyzer import wiring
 from image_analyzer.errors import ImageAnalyzerError, QualityError
 from image_analyzer.ports import JobService, ObjectStore, OpenObject
-from image_analyzer.records import RunReport, RunRequest
+from image_analyzer.records import RunRequest
+from image_analyzer.reports import RunReport
 from image_analyzer.settings import CaptionMode, Settings
 from image_analyzer.steps.budget import Entry
 from image_analyzer.steps.caption import caption

@@ -25,7 +25,7 @@ from image_analyzer.errors import ConfigurationError
 from image_analyzer.evaluation import evaluate, read_cases, render_evaluation, score_live
 from image_analyzer.languages import parse_languages
 from image_analyzer.ports import ObjectStore, Warehouse
-from image_analyzer.records import Manifest, ManifestEntry, Reason, ResultRow, RunRequest, Steps
+from image_analyzer.records import Manifest, ManifestEntry, Reason, RunRequest, Steps
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
 from image_analyzer.steps.caption import caption
 from image_analyzer.steps.discover import discover, find_stale, reason_notes
@@ -33,6 +33,7 @@ from image_analyzer.steps.hint import hint
 from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.merge import read_rows
 from image_analyzer.steps.prepare import prepare
+from image_analyzer.table import ResultRow
 from image_analyzer.workarea import WorkArea
 
 _TABLE_COLUMNS = ("FILE_NAME", "LANGUAGE", "STATUS", "GPT_SUMMARY", "ERROR_CODE", "CAPTION_ORIGIN", "COST_USD")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from image_analyzer.pages import load_template
-from image_analyzer.records import RunReport
+from image_analyzer.reports import RunReport
 
 SHEET_LIMIT = 400
 _EDGE_PX = 320

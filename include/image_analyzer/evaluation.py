@@ -20,7 +20,8 @@ from image_analyzer.guardrails import (
 )
 from image_analyzer.jsonl import load_lines
 from image_analyzer.pages import load_template
-from image_analyzer.records import Record, ResultRow, Status
+from image_analyzer.records import Record, Status
+from image_analyzer.table import ResultRow
 
 
 class Case(Record):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from image_analyzer.records import Flag
+from image_analyzer.table import Flag
 
 # The JPEG decoder hands out an eighth of the size for nothing; the hash looks at 32 x 32 pixels.
 _DECODED_PX = 64

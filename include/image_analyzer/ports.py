@@ -14,18 +14,9 @@ from image_analyzer.captions import CaptionAnswer
 from image_analyzer.errors import ItemError
 from image_analyzer.hints import Preprocessing
 from image_analyzer.prompts import CaptionRequest
-from image_analyzer.records import (
-    CheckOutcome,
-    ContentKey,
-    ManifestEntry,
-    MergeReport,
-    ObjectRef,
-    Origin,
-    Reason,
-    Receipt,
-    ResultRow,
-    Steps,
-)
+from image_analyzer.records import ContentKey, ManifestEntry, ObjectRef, Origin, Reason, Receipt, Steps
+from image_analyzer.reports import CheckOutcome, MergeReport
+from image_analyzer.table import ResultRow
 
 
 class OpenObject(NamedTuple):

@@ -17,10 +17,10 @@ from image_analyzer.records import (
     ManifestEntry,
     Origin,
     Receipt,
-    ResultRow,
     Status,
     Steps,
 )
+from image_analyzer.table import ResultRow
 
 _UNANSWERED: dict[ErrorCode | None, Status] = {
     ErrorCode.NOT_CAPTIONED: Status.PENDING,

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from image_analyzer.records import WAREHOUSE_COLUMNS, ErrorCode, ResultRow
+from image_analyzer.records import ErrorCode
 from image_analyzer.sql import SQL_FOLDER, check_names, statement
+from image_analyzer.table import WAREHOUSE_COLUMNS, ResultRow
 
 FILES = sorted(SQL_FOLDER.rglob("*.sql"))
 

@@ -20,19 +20,18 @@ from image_analyzer.records import (
     CaptionRow,
     ContentKey,
     ErrorCode,
-    Flag,
     ImageMetadata,
     Manifest,
     ManifestEntry,
     ObjectRef,
     Origin,
     Receipt,
-    ResultRow,
     Steps,
     Usage,
-)  # fmt: skip
+)
 from image_analyzer.results import make_rows
 from image_analyzer.sql import check_names
+from image_analyzer.table import Flag, ResultRow
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 QUERY = DiscoverQuery(("en", "fr"), Steps.CAPTIONS, replace_offline=False)

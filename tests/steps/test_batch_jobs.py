@@ -19,7 +19,7 @@ from image_analyzer.clients import openai_jobs
 from image_analyzer.errors import BudgetExceededError, FatalError, RetryableError
 from image_analyzer.local.openai_control import API_KEY
 from image_analyzer.local.stack import control_openai
-from image_analyzer.records import RunReport
+from image_analyzer.reports import RunReport
 from image_analyzer.settings import Settings
 from image_analyzer.steps import jobs
 from image_analyzer.steps.budget import BudgetedCaptioner

@@ -20,13 +20,13 @@ from image_analyzer.records import (
     ObjectRef,
     Origin,
     Receipt,
-    ResultRow,
-    RunReport,
     Status,
     Steps,
     Usage,
 )
+from image_analyzer.reports import RunReport
 from image_analyzer.results import make_rows
+from image_analyzer.table import ResultRow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 URI = "s3://b/in/a.jpg"

@@ -17,22 +17,20 @@ from image_analyzer.ports import DiscoverQuery, StalePicture, StaleQuery
 from image_analyzer.records import (
     TRIED_AGAIN,
     CaptionFlags,
-    CheckOutcome,
     ContentKey,
     ErrorCode,
-    Flag,
     ImageMetadata,
     ManifestEntry,
-    MergeReport,
     ObjectRef,
     Origin,
     Reason,
     Receipt,
-    ResultRow,
     Steps,
     Usage,
 )
+from image_analyzer.reports import CheckOutcome, MergeReport
 from image_analyzer.sql import check_names, statement
+from image_analyzer.table import Flag, ResultRow
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection

@@ -19,7 +19,7 @@ from image_analyzer.errors import FatalError
 from image_analyzer.local.airflow import LocalAirflow
 from image_analyzer.local.pictures import demo_pictures
 from image_analyzer.local.stack import Stack
-from image_analyzer.records import RunReport
+from image_analyzer.reports import RunReport
 from image_analyzer.settings import CaptionBackend, Settings, load_settings
 
 _DEMO_LANGUAGES = ("en", "fr", "ja")

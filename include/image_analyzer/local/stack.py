@@ -27,8 +27,9 @@ ACCESS_KEY = "local"
 SECRET_KEY = "local-stack-secret"  # noqa: S105 - guards a server on loopback that only this machine's user reaches
 _START_TIMEOUT_S = 60.0
 _STARTS = 3
-_WEED_PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "s3.port.iceberg", "s3.port.lance", "admin.port")
-
+_WEED_PORTS = (
+    "s3.port", "master.port", "volume.port", "filer.port", "s3.port.iceberg", "s3.port.lance", "admin.port", "metricsPort"
+)  # fmt: skip
 
 _NOT_FROM_PRODUCTION = (
     "S3_PREFIX", "WORK_URI", "AWS_SESSION_TOKEN", "AWS_CONN_ID", "SNOWFLAKE_CONN_ID", "SNOWFLAKE_PRIVATE_KEY_FILE",
@@ -38,13 +39,18 @@ _NOT_FROM_PRODUCTION = (
 
 
 class Service(NamedTuple):
-    """One running server."""
+    """One running server.
+
+    Attributes:
+        metrics_url: Where it counts its requests, in Prometheus' text format; empty if it does not.
+    """
 
     name: str
     pid: int
     port: int
     url: str
     log: str
+    metrics_url: str = ""
 
 
 class Stack:
@@ -192,7 +198,8 @@ class Stack:
         command = [str(weed), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={BUCKET}",
                    "-webdav=false", "-admin.ui=false", *(f"-{name}={port}" for name, port in ports.items())]  # fmt: skip
         keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-        return self._spawn("s3", command, ports["s3.port"], "http", keys)
+        service = self._spawn("s3", command, ports["s3.port"], "http", keys)
+        return service._replace(metrics_url=f"http://127.0.0.1:{ports['metricsPort']}/metrics")
 
     def _start_snowflake(self, port: int, certificate: Path, key: Path) -> Service:
         module = [sys.executable, "-m", "image_analyzer.local.snowflake_server"]

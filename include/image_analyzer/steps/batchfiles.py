@@ -10,7 +10,8 @@ from typing import TypeVar
 from image_analyzer.errors import FolderGoneError
 from image_analyzer.jsonl import dump_lines, load_lines
 from image_analyzer.ports import ObjectStore
-from image_analyzer.records import BatchReport, CaptionRow, HintFile, ImageMetadata, Manifest, Record
+from image_analyzer.records import CaptionRow, HintFile, ImageMetadata, Manifest, Record
+from image_analyzer.reports import BatchReport
 from image_analyzer.workarea import sibling_uri
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from image_analyzer.errors import BudgetExceededError, ImageAnalyzerError
 from image_analyzer.hints import strong_label
 from image_analyzer.ports import Captioner, ObjectStore, Warehouse
 from image_analyzer.records import (
-    BatchReport,
     CaptionRow,
     ContentKey,
     ErrorCode,
@@ -23,6 +22,7 @@ from image_analyzer.records import (
     Steps,
     Usage,
 )
+from image_analyzer.reports import BatchReport
 from image_analyzer.steps.asking import Asking, CaptionOptions, Question, make_key
 from image_analyzer.steps.batchfiles import CAPTIONS, BatchFiles
 from image_analyzer.steps.jobfiles import Adopter, JobFiles, job_notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from image_analyzer.errors import QualityError
 from image_analyzer.ports import Warehouse
-from image_analyzer.records import CheckOutcome
+from image_analyzer.reports import CheckOutcome
 
 
 def check(warehouse: Warehouse, run_id: str) -> list[CheckOutcome]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from image_analyzer.hints import make_hint, preprocess
 from image_analyzer.ports import HintModel, ObjectStore
-from image_analyzer.records import BatchReport, Hint, HintFile, Steps
+from image_analyzer.records import Hint, HintFile, Steps
+from image_analyzer.reports import BatchReport
 from image_analyzer.steps.batchfiles import HINTS, BatchFiles, with_progress
 from image_analyzer.thumbnails import read_pack
 

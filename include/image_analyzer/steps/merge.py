@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from image_analyzer.ports import ObjectStore, Warehouse
-from image_analyzer.records import PIPELINE_FAULTS, MergeOutcome, MergeReport, Plan, ResultRow
+from image_analyzer.records import PIPELINE_FAULTS, Plan
+from image_analyzer.reports import MergeOutcome, MergeReport
 from image_analyzer.results import count_by_status, make_rows
 from image_analyzer.steps.batchfiles import BatchFiles
+from image_analyzer.table import ResultRow
 
 
 def read_rows(store: ObjectStore, manifest_uri: str) -> list[ResultRow]:

@@ -17,7 +17,8 @@ from image_analyzer.errors import ItemError, RetryableError
 from image_analyzer.fingerprints import make_fingerprint
 from image_analyzer.metadata import decode, decoder_errors, open_image, sniff_mime
 from image_analyzer.ports import ObjectStore
-from image_analyzer.records import TRIED_AGAIN, BatchReport, ErrorCode, ImageMetadata, ManifestEntry, ObjectRef, Record
+from image_analyzer.records import TRIED_AGAIN, ErrorCode, ImageMetadata, ManifestEntry, ObjectRef, Record
+from image_analyzer.reports import BatchReport
 from image_analyzer.steps.batchfiles import METADATA, THUMBNAILS, BatchFiles, with_progress
 from image_analyzer.thumbnails import paint_thumbnail, read_pack, thumbnail_uri, write_pack
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from image_analyzer.contactsheet import SHEET_LIMIT, Card, render_sheet
 from image_analyzer.errors import QualityError
 from image_analyzer.ports import ObjectStore, Warehouse
-from image_analyzer.records import BatchReport, ErrorCode, MergeOutcome, Plan, RunReport
+from image_analyzer.records import ErrorCode, Plan
+from image_analyzer.reports import BatchReport, MergeOutcome, RunReport
 from image_analyzer.steps.batchfiles import STEP_NAMES, BatchFiles
 from image_analyzer.thumbnails import read_pack
 from image_analyzer.workarea import WorkArea
