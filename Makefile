@@ -59,6 +59,10 @@ fuzz: .venv/dev ## Send 2,000 hostile answers through the whole path and check e
 faults: .venv/dev ## Break everything in turn under a live Airflow and print what came of it (an hour on two slow cores)
 	@$(BIN)/python evaluation/faults.py
 
+.PHONY: dictionary
+dictionary: .venv/demo ## Write the data dictionary anew, after a change of include/sql
+	@$(BIN)/image-analyzer dictionary > docs/data-dictionary.md
+
 .PHONY: lock
 lock: .venv/uv ## Solve the requirements anew, after a change of a .in file
 	@for name in -bootstrap "" -demo -dev; do \

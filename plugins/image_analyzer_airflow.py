@@ -113,7 +113,7 @@ def _snowflake_connect(connection: Connection, settings: Settings) -> Callable[[
     """
     from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 
-    from image_analyzer.clients.snowflake_warehouse import SESSION_PARAMETERS, TIMEOUTS
+    from image_analyzer.clients.snowflake_session import SESSION_PARAMETERS, TIMEOUTS
 
     extra = connection.extra_dejson
     fallbacks = {

@@ -238,8 +238,10 @@ def renew(receipt: Receipt) -> Receipt | None:
 
     Returns:
         The receipt, checked anew and perhaps published where it was rejected before; None if its caption breaks a rule now
-        and is to be asked for again.
+        and is to be asked for again. What a person decided no rule judges.
     """
+    if receipt.origin is Origin.PERSON:
+        return receipt
     today = policy_version(receipt.key.language)
     text = receipt.caption if receipt.caption is not None else receipt.rejected_caption
     if receipt.policy_version == today:

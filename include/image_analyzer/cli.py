@@ -128,6 +128,16 @@ def evaluate(
 
 
 @app.command()
+def dictionary() -> None:
+    """Print the data dictionary: every table, view and column with its comment, as Markdown."""
+    import sys
+
+    from image_analyzer.dictionary import render_dictionary
+
+    sys.stdout.write(render_dictionary())
+
+
+@app.command()
 def doctor() -> None:
     """Check settings, S3, Snowflake, captions and model: one line each, with the mend. Asks for no caption."""
     from image_analyzer.doctor import examine

@@ -8,6 +8,8 @@ ImageAnalyzerError
 │   └── AnswersGoneError
 ├── ItemError            this picture only: it becomes a row with `code`
 ├── BudgetExceededError  finish cleanly; what was not asked waits for the next run
+├── ReviewError          a person's decision cannot be stored as it is: decide anew
+├── ChangedMeanwhileError  look again: the row is no longer what the person saw
 └── QualityError         the data stay, the run is red
 """
 
@@ -61,6 +63,14 @@ class ItemError(ImageAnalyzerError):
 
 class BudgetExceededError(ImageAnalyzerError):
     """A cap on cost leaves too little for the next request. Nothing was asked."""
+
+
+class ReviewError(ImageAnalyzerError):
+    """A person's decision lacks something, or its text breaks the caption contract. Nothing was stored."""
+
+
+class ChangedMeanwhileError(ImageAnalyzerError):
+    """Somebody else, or a run, changed the row since the person looked at it. Nothing was stored."""
 
 
 class QualityError(ImageAnalyzerError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from image_analyzer.hints import Preprocessing
 from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import ContentKey, ManifestEntry, ObjectRef, Origin, Reason, Receipt, Steps
 from image_analyzer.reports import CheckOutcome, MergeReport
+from image_analyzer.reviews import Decided, Review
 from image_analyzer.table import ResultRow
 
 
@@ -261,4 +263,59 @@ class Warehouse(Protocol):
 
     def select_results(self, limit: int, filters: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return rows of IMAGE_RESULTS, newest first, for people to read."""
+        ...
+
+
+class Queue(StrEnum):
+    """Rows for a reviewer.
+
+    WAITING: a person must decide. FLAGGED: published, but looks odd. PUBLISHED: any that nobody looked at, by chance.
+    REJECTED: a person rejected the caption, and somebody should write one.
+    """
+
+    WAITING = "waiting"
+    FLAGGED = "flagged"
+    PUBLISHED = "published"
+    REJECTED = "rejected"
+
+
+class Search(NamedTuple):
+    """What rows must have; an empty string for anything.
+
+    Attributes:
+        words: In the caption or the file name, any case.
+        label: In the label hint.
+        from_day, to_day: Of the last change, `YYYY-MM-DD`, UTC.
+    """
+
+    words: str = ""
+    status: str = ""
+    language: str = ""
+    label: str = ""
+    sha256: str = ""
+    from_day: str = ""
+    to_day: str = ""
+
+
+class ReviewDesk(Protocol):
+    """What people see of IMAGE_RESULTS and decide on it."""
+
+    def select_queue(self, queue: Queue, language: str, limit: int) -> list[dict[str, Any]]:
+        """Return rows to decide on, oldest first; an empty language for all."""
+        ...
+
+    def search(self, search: Search, limit: int, after: tuple[str, str] = ("", "")) -> list[dict[str, Any]]:
+        """Return rows in order of address and language, those after (address, language)."""
+        ...
+
+    def read_view(self, name: str) -> list[dict[str, Any]]:
+        """Return all rows of a view for analysts."""
+        ...
+
+    def save(self, review: Review, decided: Decided) -> int:
+        """Write a decision into the row and into rows of the same bytes that nobody decided on; return how many.
+
+        Raises:
+            ChangedMeanwhileError: The row is no longer what the person saw; says who changed it.
+        """
         ...

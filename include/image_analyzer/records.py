@@ -56,6 +56,7 @@ class ErrorCode(StrEnum):
     IMAGE_NOT_SEEN = "image_not_seen"
     BUDGET_SPENT = "budget_spent"
     ASKED_ELSEWHERE = "asked_elsewhere"
+    REJECTED_BY_PERSON = "rejected_by_person"
 
 
 # The pipeline's fault, not the picture's: the run is red and the next run tries again.
@@ -74,10 +75,11 @@ TRIED_AGAIN = PIPELINE_FAULTS | {ErrorCode.OBJECT_ARCHIVED, ErrorCode.BUDGET_SPE
 
 
 class Origin(StrEnum):
-    """Where a caption came from."""
+    """Where a caption came from. PERSON: a person decided on a caption of the same bytes."""
 
     MODEL = "model"
     REUSED = "reused"
+    PERSON = "person"
     OFFLINE = "offline"
 
 

@@ -128,21 +128,25 @@ def _hint_columns(hint: Hint | None, hint_model: str | None) -> dict[str, Any]:
 
 
 def _caption_columns(uri: str, receipt: Receipt | None) -> dict[str, Any]:
-    """Return the caption's columns. Who paid carries tokens and cost; every other address says `reused` and costs 0."""
+    """Return the caption's columns. Who paid carries tokens and cost; every other address says `reused` and costs 0.
+
+    What a person decided on the same bytes was written by no model and costs nothing.
+    """
     if receipt is None:
         names = ("gpt_summary", "rejected_caption", "caption_origin", "caption_model", "prompt_version", "image_detail",
                  "policy_version", "violations", "decorative_reason", "contains_person", "visible_text", "uncertain",
                  "reused_from_uri", "words", "sentences", "input_tokens", "output_tokens", "cost_usd", "latency_s")  # fmt: skip
         return {**dict.fromkeys(names), "attempts": 0}
-    reused = receipt.origin is not Origin.OFFLINE and receipt.paid_by_uri != uri
+    by_person = receipt.origin is Origin.PERSON
+    reused = by_person or (receipt.origin is not Origin.OFFLINE and receipt.paid_by_uri != uri)
     usage = receipt.usage
     return {
         "gpt_summary": receipt.caption,
         "rejected_caption": receipt.rejected_caption,
-        "caption_origin": Origin.REUSED if reused else receipt.origin,
-        "caption_model": receipt.key.model,
-        "prompt_version": receipt.key.prompt_version,
-        "image_detail": receipt.key.detail,
+        "caption_origin": Origin.REUSED if reused and not by_person else receipt.origin,
+        "caption_model": None if by_person else receipt.key.model,
+        "prompt_version": None if by_person else receipt.key.prompt_version,
+        "image_detail": None if by_person else receipt.key.detail,
         "policy_version": receipt.policy_version,
         "violations": list(receipt.violations) or None,
         **receipt.flags.model_dump(),

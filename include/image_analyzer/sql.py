@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+# IMAGE_VERSIONS first: others read it.
+_VIEWS = ("image_versions", "image_captions", "image_coverage", "caption_cost_daily", "caption_quality_daily", "review_outcomes",
+          "duplicate_images", "pipeline_runs")  # fmt: skip
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
 
 
@@ -21,3 +24,8 @@ def statement(name: str) -> str:
 def check_names() -> list[str]:
     """Return the names of the checks, sorted; a file that is dropped into the folder is run."""
     return sorted(path.stem for path in (SQL_FOLDER / "checks").glob("*.sql"))
+
+
+def view_names() -> list[str]:
+    """Return the names of the views for analysts, in the order in which they are made: one may read another."""
+    return [name.upper() for name in _VIEWS]

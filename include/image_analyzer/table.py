@@ -78,6 +78,7 @@ WAREHOUSE_COLUMNS = (
     "review_status",
     "reviewed_by",
     "reviewed_at",
+    "review_note",
     "created_at",
     "updated_at",
 )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from image_analyzer.clients.offline_describer import OfflineDescriber
 from image_analyzer.clients.s3_store import S3Store, make_client
-from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse, connect_arguments
+from image_analyzer.clients.snowflake_desk import SnowflakeDesk
+from image_analyzer.clients.snowflake_session import Connect, connect_arguments
+from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
 from image_analyzer.ports import Captioner, HintModel, JobService, ObjectStore
 from image_analyzer.prices import Price, find_price
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, CaptionMode, Settings
@@ -48,6 +50,15 @@ def make_store(settings: Settings) -> S3Store:
 
 def make_warehouse(settings: Settings) -> SnowflakeWarehouse:
     """Build the warehouse; it connects when it is asked something."""
+    return SnowflakeWarehouse(_make_connect(settings))
+
+
+def make_desk(settings: Settings) -> SnowflakeDesk:
+    """Build what faces read and write of IMAGE_RESULTS; it connects when it is asked something."""
+    return SnowflakeDesk(_make_connect(settings))
+
+
+def _make_connect(settings: Settings) -> Connect:
     settings.need("snowflake_account", "snowflake_user")
     arguments = connect_arguments(
         account=settings.snowflake_account,
@@ -70,7 +81,7 @@ def make_warehouse(settings: Settings) -> SnowflakeWarehouse:
 
         return snowflake.connector.connect(**arguments)
 
-    return SnowflakeWarehouse(connect)
+    return connect
 
 
 def make_work_area(settings: Settings) -> WorkArea:

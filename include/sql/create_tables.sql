@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS IMAGE_RESULTS (
     ERROR_CODE VARCHAR COMMENT 'Why STATUS is not ok; a stable word',
     ERROR_MESSAGE VARCHAR COMMENT 'The same for people',
     REJECTED_CAPTION VARCHAR COMMENT 'Last text that broke the caption contract; never published',
-    CAPTION_ORIGIN VARCHAR COMMENT 'model, reused (same bytes were captioned before) or offline (local describer)',
+    CAPTION_ORIGIN VARCHAR COMMENT 'model, reused (same bytes), person (a person decided on the same bytes) or offline (local describer)',
     CAPTION_MODEL VARCHAR COMMENT 'Model that wrote the caption',
     PROMPT_VERSION VARCHAR COMMENT 'Version of the prompt that asked for it',
     IMAGE_DETAIL VARCHAR COMMENT 'Image detail that was asked for',
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS IMAGE_RESULTS (
     CONTAINS_PERSON BOOLEAN COMMENT 'Whether the model saw a person; null if it did not say',
     VISIBLE_TEXT BOOLEAN COMMENT 'Whether the model saw text in the picture; null if it did not say',
     UNCERTAIN BOOLEAN COMMENT 'Whether the model was unsure of what it saw; null if it did not say',
-    REUSED_FROM_URI VARCHAR COMMENT 'Image address whose row paid for this caption, if CAPTION_ORIGIN is reused',
+    REUSED_FROM_URI VARCHAR COMMENT 'Image address whose row paid for this caption (reused), or whose caption a person decided on (person)',
     WORDS NUMBER(38, 0) COMMENT 'Words of the caption as the contract counts them',
     SENTENCES NUMBER(38, 0) COMMENT 'Sentences of the caption as the contract counts them',
     ATTEMPTS NUMBER(38, 0) COMMENT 'Requests it took, repeated and re-asked ones included; 0 if it came with another language or is reused',
@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS IMAGE_RESULTS (
     REVIEW_STATUS VARCHAR COMMENT 'null, approved, edited, rejected, or picture_changed: the picture of a reviewed text was replaced',
     REVIEWED_BY VARCHAR COMMENT 'Person who reviewed the row last',
     REVIEWED_AT TIMESTAMP_TZ COMMENT 'When that person did, UTC',
+    REVIEW_NOTE VARCHAR COMMENT 'What that person said: why the caption was rejected, or why a rule does not apply',
     ROW_HASH VARCHAR NOT NULL COMMENT 'Digest of what the pipeline says of the row; an equal one is not written again',
     RUN_ID VARCHAR NOT NULL COMMENT 'Airflow run that wrote the row last',
     CREATED_AT TIMESTAMP_TZ NOT NULL COMMENT 'When the row was first written, UTC',
@@ -66,4 +67,21 @@ CREATE TABLE IF NOT EXISTS IMAGE_RESULTS_HISTORY (
     REPLACED_AT TIMESTAMP_TZ NOT NULL COMMENT 'When it was replaced, UTC',
     REPLACED_BY_RUN_ID VARCHAR NOT NULL COMMENT 'Run that replaced it',
     OLD_ROW VARIANT NOT NULL COMMENT 'The whole row as it was, by column name'
+);
+
+CREATE TABLE IF NOT EXISTS IMAGE_REVIEWS (
+    IMAGE_URI VARCHAR NOT NULL COMMENT 'Image address of the row that was decided on',
+    LANGUAGE VARCHAR NOT NULL COMMENT 'Language of that row',
+    SHA256 VARCHAR COMMENT 'SHA-256 of the picture that the person saw',
+    DECISION VARCHAR NOT NULL COMMENT 'approved, edited, rejected or decorative',
+    REVIEWED_BY VARCHAR NOT NULL COMMENT 'Person who decided',
+    REVIEWED_AT TIMESTAMP_TZ NOT NULL COMMENT 'When, UTC',
+    REVIEW_NOTE VARCHAR COMMENT 'What that person said: why the caption was rejected, or why a rule does not apply',
+    OVERRULED VARIANT COMMENT 'Codes of the rules that the caption breaks by the letter and that the person overruled; null if none',
+    TEXT_BEFORE VARCHAR COMMENT 'Text that the person was shown; null if there was none',
+    TEXT_AFTER VARCHAR COMMENT 'Published text afterwards; empty for a decorative picture, null if nothing is published',
+    CAPTION_ORIGIN VARCHAR COMMENT 'Where the text that was shown came from, as in IMAGE_RESULTS',
+    CAPTION_MODEL VARCHAR COMMENT 'Model that wrote the text that was shown',
+    PROMPT_VERSION VARCHAR COMMENT 'Version of the prompt that asked for it',
+    IS_COPY BOOLEAN NOT NULL COMMENT 'Whether the row was not looked at itself: it holds the same bytes as the one that was'
 );

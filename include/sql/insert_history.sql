@@ -1,7 +1,7 @@
--- Purpose: keep the old version of every row that the MERGE is about to change.
+-- Purpose: keep the old version of every row that the MERGE, or a person's decision, is about to change.
 -- Grain:   one row per replaced version.
--- Re-run:  safe, it runs in the transaction of merge_image_results.sql, under the same conditions.
--- Caller:  Warehouse.merge
+-- Re-run:  safe, it runs in the transaction of merge_image_results.sql (or update_reviewed.sql), under the same conditions.
+-- Caller:  Warehouse.merge, ReviewDesk.save
 INSERT INTO IMAGE_RESULTS_HISTORY (IMAGE_URI, LANGUAGE, REPLACED_AT, REPLACED_BY_RUN_ID, OLD_ROW)
 SELECT
     OLD.IMAGE_URI,
@@ -59,6 +59,7 @@ SELECT
         'REVIEW_STATUS', OLD.REVIEW_STATUS,
         'REVIEWED_BY', OLD.REVIEWED_BY,
         'REVIEWED_AT', OLD.REVIEWED_AT,
+        'REVIEW_NOTE', OLD.REVIEW_NOTE,
         'ROW_HASH', OLD.ROW_HASH,
         'RUN_ID', OLD.RUN_ID,
         'CREATED_AT', OLD.CREATED_AT,

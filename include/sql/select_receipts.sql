@@ -1,5 +1,5 @@
 -- Purpose: captions that IMAGE_RESULTS already holds for the staged contents, so that none is paid for twice.
--- Grain:   one row per content and language; the row that paid comes first.
+-- Grain:   one row per content and language: what a person decided last, whoever wrote it; else the row that paid.
 -- Binds:   prompt_version, model, detail
 -- Caller:  Warehouse.select_receipts
 WITH ASKED AS (
@@ -30,15 +30,23 @@ SELECT
     R.COST_USD,
     R.LATENCY_S,
     R.RUN_ID,
-    COALESCE(R.REUSED_FROM_URI, R.IMAGE_URI) AS PAID_BY_URI
+    R.REVIEW_STATUS,
+    IFF(R.REVIEW_STATUS IS NULL, COALESCE(R.REUSED_FROM_URI, R.IMAGE_URI), R.IMAGE_URI) AS PAID_BY_URI
 FROM IMAGE_RESULTS AS R
 INNER JOIN ASKED
     ON R.SHA256 = ASKED.SHA256 AND R.LANGUAGE = ASKED.LANGUAGE
 WHERE
-    R.CAPTION_ORIGIN IN ('model', 'reused')
-    AND R.STATUS IN ('ok', 'decorative', 'needs_review')
-    AND R.PROMPT_VERSION = %(prompt_version)s
-    AND R.CAPTION_MODEL = %(model)s
-    AND R.IMAGE_DETAIL = %(detail)s
-    AND COALESCE(R.REVIEW_STATUS, 'approved') = 'approved'
-QUALIFY ROW_NUMBER() OVER (PARTITION BY R.SHA256, R.LANGUAGE ORDER BY R.CAPTION_ORIGIN ASC, R.CREATED_AT ASC) = 1
+    R.REVIEW_STATUS IN ('approved', 'edited', 'rejected')
+    OR (
+        R.REVIEW_STATUS IS NULL
+        AND R.CAPTION_ORIGIN IN ('model', 'reused')
+        AND R.STATUS IN ('ok', 'decorative', 'needs_review')
+        AND R.PROMPT_VERSION = %(prompt_version)s
+        AND R.CAPTION_MODEL = %(model)s
+        AND R.IMAGE_DETAIL = %(detail)s
+    )
+QUALIFY
+    ROW_NUMBER() OVER (
+        PARTITION BY R.SHA256, R.LANGUAGE
+        ORDER BY IFF(R.REVIEW_STATUS IS NULL, 1, 0) ASC, R.REVIEWED_AT DESC, R.CAPTION_ORIGIN ASC, R.CREATED_AT ASC
+    ) = 1

@@ -15,7 +15,7 @@ import pytest
 from image_analyzer.clients.openai_errors import map_error
 from image_analyzer.clients.openai_format import FormatOptions, OpenAIFormat
 from image_analyzer.clients.pacing import Pacer, parse_duration, parse_retry_after
-from image_analyzer.clients.snowflake_warehouse import connect_arguments
+from image_analyzer.clients.snowflake_session import connect_arguments
 from image_analyzer.errors import ConfigurationError, FatalError, ImageAnalyzerError, ItemError, RetryableError
 from image_analyzer.guardrails import Code
 from image_analyzer.languages import supported_languages

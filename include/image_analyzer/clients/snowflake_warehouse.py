@@ -1,16 +1,16 @@
-"""Warehouse over the Snowflake connector: staging, MERGE, checks, and the connector's errors named by what to do."""
+"""Warehouse over the Snowflake connector: staging, MERGE, checks."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
+from image_analyzer.clients.snowflake_session import Connect, first_row, open_session, read_rows
 from image_analyzer.fingerprints import Fingerprint, Pair, flag_pairs
 from image_analyzer.guardrails import policy_version
 from image_analyzer.ports import DiscoverQuery, StalePicture, StaleQuery
@@ -29,22 +29,14 @@ from image_analyzer.records import (
     Usage,
 )
 from image_analyzer.reports import CheckOutcome, MergeReport
-from image_analyzer.sql import check_names, statement
+from image_analyzer.sql import check_names, statement, view_names
 from image_analyzer.table import Flag, ResultRow
 
 if TYPE_CHECKING:
-    from snowflake.connector import SnowflakeConnection
     from snowflake.connector.cursor import SnowflakeCursor
 
-Connect = Callable[[], "SnowflakeConnection"]
-# Seconds that the connector tries again; after that the task ends and is tried later.
-TIMEOUTS = {"login_timeout": 30, "network_timeout": 300}
-# A statement that hangs is ended by the server, whichever way the session was opened.
-SESSION_PARAMETERS = {"QUERY_TAG": "image-analyzer", "TIMEZONE": "UTC", "STATEMENT_TIMEOUT_IN_SECONDS": 1800}
 _STAGE_CHUNK = 20_000
 _MOST_OFFENDERS = 20
-# Connector's number -> not worth a retry: signing in, a missing object, a missing privilege, SQL that does not compile.
-_FATAL_ERRNOS = frozenset({390100, 390144, 390114, 390422, 2003, 2043, 3001, 1003, 904})
 _TRIED_AGAIN = json.dumps(sorted(TRIED_AGAIN))
 _Item = TypeVar("_Item")
 
@@ -61,8 +53,9 @@ class SnowflakeWarehouse:
         self._connect = connect
 
     def create_tables(self) -> None:
-        """Create what is missing, tables and columns."""
-        texts = (text for name in ("create_tables", "add_columns") for text in statement(name).split(";\n"))
+        """Create what is missing, tables and columns; replace the views."""
+        names = ("create_tables", "add_columns", *(f"views/{name.lower()}" for name in view_names()))
+        texts = (text for name in names for text in statement(name).split(";\n"))
         with self._session() as cursor:
             for text in texts:
                 if text.strip():
@@ -87,7 +80,7 @@ class SnowflakeWarehouse:
                     "replace_offline": query.replace_offline,
                 },
             )
-            return [_read_entry(row) for row in _rows(cursor)]
+            return [_read_entry(row) for row in read_rows(cursor)]
 
     def select_stale(self, query: StaleQuery) -> list[StalePicture]:
         """Return what was written by other means than today's, or not at all."""
@@ -106,7 +99,7 @@ class SnowflakeWarehouse:
                     "hint_model": query.hint_model,
                 },
             )
-            return [_read_stale(list(rows)) for _, rows in groupby(_rows(cursor), key=lambda row: row["IMAGE_URI"])]
+            return [_read_stale(list(rows)) for _, rows in groupby(read_rows(cursor), key=lambda row: row["IMAGE_URI"])]
 
     def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:
         """Return what IMAGE_RESULTS holds for these keys, which share prompt, model and detail."""
@@ -119,7 +112,7 @@ class SnowflakeWarehouse:
                 statement("select_receipts"),
                 {"prompt_version": keys[0].prompt_version, "model": keys[0].model, "detail": keys[0].detail},
             )
-            receipts = (_read_receipt(by_pair[row["SHA256"], row["LANGUAGE"]], row) for row in _rows(cursor))
+            receipts = (_read_receipt(by_pair[row["SHA256"], row["LANGUAGE"]], row) for row in read_rows(cursor))
             return {receipt.key: receipt for receipt in receipts}
 
     def merge(self, batches: Iterable[Sequence[ResultRow]]) -> MergeReport:
@@ -133,7 +126,7 @@ class SnowflakeWarehouse:
             cursor.execute("BEGIN")  # whatever fails below: closing the session rolls back
             cursor.execute(statement("insert_history"))
             cursor.execute(statement("merge_image_results"))
-            inserted, updated = (int(count) for count in _first_row(cursor)[:2])
+            inserted, updated = (int(count) for count in first_row(cursor)[:2])
             cursor.execute("COMMIT")
             return MergeReport(staged=staged, inserted=inserted, updated=updated, flagged=flagged)
 
@@ -143,7 +136,9 @@ class SnowflakeWarehouse:
         with self._session() as cursor:
             for name in check_names():
                 cursor.execute(statement(f"checks/{name}"), {"run_id": run_id})
-                found = [f"{row['IMAGE_URI']} [{row['LANGUAGE']}]" for row in islice(_rows(cursor), _MOST_OFFENDERS)]
+                found = [
+                    f"{row['IMAGE_URI']} [{row['LANGUAGE']}]" for row in islice(read_rows(cursor), _MOST_OFFENDERS)
+                ]
                 outcomes.append(CheckOutcome(name=name, offending=tuple(found)))
         return outcomes
 
@@ -152,16 +147,10 @@ class SnowflakeWarehouse:
         binds = {"status": "", "language": "", "run_id": "", **filters, "row_limit": limit}
         with self._session() as cursor:
             cursor.execute(statement("select_results"), binds)
-            return list(_rows(cursor))
+            return list(read_rows(cursor))
 
-    @contextmanager
-    def _session(self) -> Iterator[SnowflakeCursor]:
-        with _mapped_errors():
-            connection = self._connect()
-            try:
-                yield connection.cursor()
-            finally:
-                connection.close()
+    def _session(self) -> AbstractContextManager[SnowflakeCursor]:
+        return open_session(self._connect)
 
 
 def _flag_rows(cursor: SnowflakeCursor) -> dict[Flag, int]:
@@ -175,7 +164,7 @@ def _flag_rows(cursor: SnowflakeCursor) -> dict[Flag, int]:
 
 def _pairs(cursor: SnowflakeCursor, name: str) -> Iterator[Pair]:
     cursor.execute(statement(name))
-    for row in _rows(cursor):
+    for row in read_rows(cursor):
         looks = Fingerprint(row["PHASH"], row["MEAN_COLOUR"])
         other_looks = Fingerprint(row["OTHER_PHASH"], row["OTHER_MEAN_COLOUR"])
         yield Pair(row["IMAGE_URI"], row["LANGUAGE"], looks, row["OTHER_URI"], other_looks)
@@ -204,17 +193,6 @@ def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def _rows(cursor: SnowflakeCursor) -> Iterator[dict[str, Any]]:
-    names = [column.name for column in cursor.description]
-    for values in cursor:
-        yield dict(zip(names, values, strict=True))
-
-
-def _first_row(cursor: SnowflakeCursor) -> tuple[Any, ...]:
-    row = cursor.fetchone()
-    return tuple(row) if row else ()
 
 
 def _iso(moment: datetime) -> str:
@@ -265,76 +243,7 @@ def _read_receipt(key: ContentKey, row: Mapping[str, Any]) -> Receipt:
         words=row["WORDS"],
         sentences=row["SENTENCES"],
         usage=usage,
-        origin=Origin.MODEL,
+        origin=Origin.PERSON if row["REVIEW_STATUS"] else Origin.MODEL,
         paid_by_uri=row["PAID_BY_URI"],
         run_id=row["RUN_ID"],
     )
-
-
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    """Turn the connector's errors into ours; the message is the server's, without statement or binds."""
-    from snowflake.connector import errors
-
-    try:
-        yield
-    except (errors.ForbiddenError, errors.BadGatewayError, errors.ServiceUnavailableError) as error:
-        raise RetryableError(f"Snowflake: {error.msg}") from None
-    except errors.ProgrammingError as error:
-        if error.errno in _FATAL_ERRNOS:
-            raise FatalError(f"Snowflake ({error.errno}): {error.msg}. Has `image-analyzer init` been run?") from None
-        raise RetryableError(f"Snowflake ({error.errno}): {error.msg}") from None
-    except errors.DatabaseError as error:
-        if error.errno in _FATAL_ERRNOS:
-            raise FatalError(f"Snowflake ({error.errno}): {error.msg}. Check the SNOWFLAKE settings.") from None
-        raise RetryableError(f"Snowflake ({error.errno}): {error.msg}") from None
-    except errors.Error as error:
-        raise RetryableError(f"Snowflake: {error.msg}") from None
-
-
-def connect_arguments(
-    *,
-    account: str,
-    user: str,
-    password: str = "",
-    private_key_file: str = "",
-    private_key_passphrase: str = "",
-    authenticator: str = "",
-    token: str = "",
-    role: str = "",
-    warehouse: str = "",
-    database: str = "",
-    schema: str = "",
-    host: str = "",
-    port: int = 443,
-) -> dict[str, Any]:
-    """Return the connector's arguments for password, key pair or OAuth sign-in.
-
-    Raises:
-        ConfigurationError: None of the three is complete.
-    """
-    if not (password or private_key_file or token):
-        raise ConfigurationError(
-            "Snowflake sign-in is not set: give SNOWFLAKE_PASSWORD, SNOWFLAKE_PRIVATE_KEY_FILE, or "
-            "SNOWFLAKE_AUTHENTICATOR=oauth with SNOWFLAKE_TOKEN"
-        )
-    given = {
-        "account": account,
-        "user": user,
-        "password": password,
-        "private_key_file": private_key_file,
-        "private_key_file_pwd": private_key_passphrase,
-        "authenticator": authenticator,
-        "token": token,
-        "role": role,
-        "warehouse": warehouse,
-        "database": database,
-        "schema": schema,
-    }
-    arguments: dict[str, Any] = {name: value for name, value in given.items() if value}
-    arguments["session_parameters"] = dict(SESSION_PARAMETERS)
-    arguments |= TIMEOUTS
-    if host:
-        # An emulator has a certificate of its own, which no authority can be asked about.
-        arguments |= {"host": host, "port": port, "disable_ocsp_checks": True}
-    return arguments

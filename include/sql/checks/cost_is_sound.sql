@@ -7,4 +7,4 @@ SELECT
 FROM IMAGE_RESULTS
 WHERE
     RUN_ID = %(run_id)s
-    AND (COST_USD < 0 OR (CAPTION_ORIGIN IN ('reused', 'offline') AND COALESCE(COST_USD, 0) <> 0))
+    AND (COST_USD < 0 OR (CAPTION_ORIGIN IN ('reused', 'person', 'offline') AND COALESCE(COST_USD, 0) <> 0))

@@ -7,5 +7,5 @@ SELECT
 FROM IMAGE_RESULTS
 WHERE
     RUN_ID = %(run_id)s
-    AND (STATUS IN ('ok', 'decorative') AND COALESCE(POLICY_VERSION, '') = '')
+    AND (STATUS IN ('ok', 'decorative') AND COALESCE(POLICY_VERSION, '') = '' AND COALESCE(CAPTION_ORIGIN, '') <> 'person')
     AND REVIEW_STATUS IS NULL
