@@ -509,15 +509,6 @@ def test_tables_of_an_earlier_version_get_the_new_columns(bench: Bench) -> None:
     assert [("A cat.", "en-1.abc")] == bench.query("SELECT GPT_SUMMARY, POLICY_VERSION FROM IMAGE_RESULTS")
 
 
-def test_a_persons_words_are_not_reused_as_the_models(bench: Bench) -> None:
-    """What a person edited is no answer of the model."""
-    bench.merge(row("A dog."))
-    bench.query("UPDATE IMAGE_RESULTS SET GPT_SUMMARY = 'Rex.', REVIEW_STATUS = 'edited'")
-
-    key = ContentKey(sha256="aa", language="en", prompt_version="1", model="m", detail="high")
-    assert {} == bench.warehouse.select_receipts([key])
-
-
 BROKEN = {
     "caption_is_one_sentence": {"sentences": 2},
     "caption_is_short": {"words": 26},
