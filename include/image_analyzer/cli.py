@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from image_analyzer.errors import ImageAnalyzerError
+from image_analyzer.errors import ImageAnalyzerError, ItemError
 from image_analyzer.records import Reason
 from image_analyzer.settings import PROJECT_ROOT, load_settings
 
@@ -34,7 +34,8 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except ImageAnalyzerError as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+        kind = error.code if isinstance(error, ItemError) else type(error).__name__
+        Console(stderr=True).print(f"[red]{kind}[/]: {error}", highlight=False)
         raise typer.Exit(1) from None
 
 

@@ -7,8 +7,7 @@ import hashlib
 import json
 import mimetypes
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from image_analyzer import wiring
-from image_analyzer.clients.folder_store import FolderStore
-from image_analyzer.errors import ConfigurationError
+from image_analyzer.errors import ConfigurationError, ItemError
 from image_analyzer.evaluation import evaluate, read_cases, render_evaluation, score_live
 from image_analyzer.languages import parse_languages
-from image_analyzer.ports import ObjectStore, Warehouse
-from image_analyzer.records import Manifest, ManifestEntry, Reason, RunRequest, Steps
+from image_analyzer.records import Reason, RunRequest
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
-from image_analyzer.steps.caption import caption
 from image_analyzer.steps.discover import discover, find_stale, reason_notes
-from image_analyzer.steps.hint import hint
-from image_analyzer.steps.ledger import Ledger
-from image_analyzer.steps.merge import read_rows
-from image_analyzer.steps.prepare import prepare
+from image_analyzer.steps.upload import Upload, caption_upload
 from image_analyzer.table import ResultRow
-from image_analyzer.workarea import WorkArea
 
 _TABLE_COLUMNS = ("FILE_NAME", "LANGUAGE", "STATUS", "GPT_SUMMARY", "ERROR_CODE", "CAPTION_ORIGIN", "COST_USD")
 
@@ -70,8 +62,8 @@ def caption_file(console: Console, settings: Settings, file: Path, languages: tu
         console.print(f"[dim]   {facts}; {origin}; {row.words or 0} words; ${row.cost_usd or 0:.6f}[/]")
 
 
-def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> list[ResultRow]:
-    """Run one picture through prepare, hint and caption, in a folder of its own.
+def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> Sequence[ResultRow]:
+    """Caption one picture through the steps of the nightly run; store nothing in the table.
 
     An answer that was paid for is kept, and found again, in the ledger: of the bucket if one is set, else of this
     machine.
@@ -80,35 +72,8 @@ def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> 
         chosen = parse_languages(languages) if languages else settings.caption_languages
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    with tempfile.TemporaryDirectory() as folder:
-        store = FolderStore(Path(folder))
-        store.write(f"s3://local/{file.name}", file.read_bytes(), "application/octet-stream")
-        (obj,) = store.list_objects("local", "")
-        entry = ManifestEntry(object=obj, languages=chosen)
-        manifest = Manifest(run_id="adhoc", batch_id="batch-0000", steps=Steps.CAPTIONS, entries=(entry,))
-        uri = "s3://files/batch-0000/manifest.json"
-        store.write(uri, manifest.model_dump_json().encode(), "application/json")
-        prepare(store, uri, wiring.prepare_options(settings))
-        hint(store, uri, *wiring.make_hint_model(settings))
-        kept, work = _kept(settings)
-        captioner = wiring.with_caps(
-            settings, wiring.make_captioner(settings), kept, root_uri=work.root_uri, run_uri=None, owner=file.name
-        )
-        ledger = Ledger(kept, work, wiring.stale_claim_s(settings))
-        options, adopter = wiring.caption_options(settings), wiring.make_adopter(settings, kept)
-        caption(store, _warehouse(settings), ledger, uri, captioner, options, adopter=adopter)
-        return read_rows(store, uri)
-
-
-def _kept(settings: Settings) -> tuple[ObjectStore, WorkArea]:
-    """Return where paid answers and what was spent are kept: in the bucket if one is set, else on this machine."""
-    if settings.s3_bucket:
-        return wiring.make_store(settings), wiring.make_work_area(settings)
-    return FolderStore(settings.local_stack_dir / "ledger"), WorkArea("s3://local/adhoc")
-
-
-def _warehouse(settings: Settings) -> Warehouse | None:
-    return wiring.make_warehouse(settings) if settings.snowflake_account else None
+    tools = wiring.make_desk_tools(settings)
+    return caption_upload(tools, Upload(file.read_bytes(), file.name, chosen, store=False)).rows
 
 
 def show_plan(
@@ -189,7 +154,9 @@ def evaluate_contract(
     """
     found = evaluate(read_cases(folder))
     if pictures is not None:
-        found = found.model_copy(update={"live": score_live(_caption_folder(read_settings(), pictures, languages))})
+        found = found.model_copy(
+            update={"live": score_live(_caption_folder(console, read_settings(), pictures, languages))}
+        )
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
     (out / "evaluation.html").write_text(render_evaluation(found), encoding="utf-8")
@@ -216,13 +183,18 @@ def evaluate_contract(
     return not found.regressions
 
 
-def _caption_folder(settings: Settings, folder: Path, languages: tuple[str, ...]) -> Iterator[ResultRow]:
+def _caption_folder(
+    console: Console, settings: Settings, folder: Path, languages: tuple[str, ...]
+) -> Iterator[ResultRow]:
     suffixes = {suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("image/")}
     paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
     if not paths:
         raise ConfigurationError(f"{folder} holds no pictures")
     for path in track(paths, description="captioning"):
-        yield from caption_rows(settings, path, languages)
+        try:
+            yield from caption_rows(settings, path, languages)
+        except ItemError as error:  # no picture to be judged by
+            console.print(f"{path.name}: {error}", markup=False)
 
 
 def list_models(console: Console, settings: Settings) -> None:

@@ -60,6 +60,14 @@ class ObjectStore(Protocol):
         ...
 
 
+class HeldFiles(ObjectStore, Protocol):
+    """Files of the steps for one picture that is held in memory: it is the only original there is."""
+
+    def hold(self, ref: ObjectRef) -> None:
+        """Say what the original is called."""
+        ...
+
+
 class HintModel(Protocol):
     """A trained network that labels thumbnails."""
 

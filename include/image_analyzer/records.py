@@ -83,11 +83,19 @@ class Origin(StrEnum):
     OFFLINE = "offline"
 
 
+class Source(StrEnum):
+    """How a picture came to us: out of a listing of S3, or uploaded by a person."""
+
+    S3 = "s3"
+    UPLOAD = "upload"
+
+
 class ObjectRef(Record):
     """One object of a listing.
 
     Attributes:
         etag: Without quotes. It is no proof of content: different pictures may share it.
+        address: What rows call it where it is not in S3: `sha256:<hex>`, of an upload that was not archived.
     """
 
     bucket: str
@@ -95,11 +103,12 @@ class ObjectRef(Record):
     etag: str
     size_bytes: int = Field(ge=0)
     last_modified_at: datetime
+    address: str | None = None
 
     @property
     def uri(self) -> str:
-        """Return `s3://bucket/key`."""
-        return f"s3://{self.bucket}/{self.key}"
+        """Return `s3://bucket/key`, or the address."""
+        return self.address or f"s3://{self.bucket}/{self.key}"
 
 
 class ImageMetadata(Record):
@@ -206,12 +215,13 @@ class ManifestEntry(Record):
 
 
 class Manifest(Record):
-    """The work of one mapped task group."""
+    """The work of one mapped task group, or one upload."""
 
     run_id: str
     batch_id: str
     steps: Steps
     entries: tuple[ManifestEntry, ...]
+    source: Source = Source.S3
     canaries: bool = False
     reprocess: bool = False
 

@@ -15,6 +15,7 @@ from image_analyzer.records import (
     ImageMetadata,
     Manifest,
     ManifestEntry,
+    ObjectRef,
     Origin,
     Receipt,
     Status,
@@ -56,7 +57,7 @@ def make_rows(
         hint = by_sha.get(facts.sha256 or "")
         for language in entry.languages:
             caption = by_pair.get((uri, language))
-            rows.append(_make_row(manifest, facts, hint, caption, language, hint_model))
+            rows.append(_make_row(manifest, entry.object, facts, hint, caption, language, hint_model))
     return rows
 
 
@@ -74,6 +75,7 @@ def _lost(entry: ManifestEntry) -> ImageMetadata:
 
 def _make_row(
     manifest: Manifest,
+    listed: ObjectRef,
     facts: ImageMetadata,
     hint: Hint | None,
     caption: CaptionRow | None,
@@ -81,13 +83,12 @@ def _make_row(
     hint_model: str | None,
 ) -> ResultRow:
     status, code, message = _verdict(facts, caption, manifest.steps)
-    key = facts.uri.removeprefix("s3://").partition("/")[2]
     columns: dict[str, Any] = {
         "image_uri": facts.uri,
         "language": language,
         "s3_path": facts.uri,
-        "file_name": PurePosixPath(key).name,
-        "source": "s3",
+        "file_name": PurePosixPath(listed.key).name,
+        "source": manifest.source,
         **facts.model_dump(mode="json", exclude={"uri", "error_code", "error_message"}),
         **_hint_columns(hint, hint_model if facts.error_code is None else None),
         "status": status,
@@ -95,6 +96,8 @@ def _make_row(
         "error_message": message,
         **_caption_columns(facts.uri, caption.receipt if caption else None),
     }
+    if listed.address is not None:  # nothing of it lies in S3
+        columns |= dict.fromkeys(("s3_path", "etag", "last_modified_at", "thumbnail_uri"))
     return ResultRow.model_validate({**columns, "row_hash": row_hash(columns), "run_id": manifest.run_id})
 
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from image_analyzer.clients.folder_store import FolderStore
+from image_analyzer.clients.held_store import hold_picture
 from image_analyzer.clients.offline_describer import OfflineDescriber
 from image_analyzer.clients.s3_store import S3Store, make_client
 from image_analyzer.clients.snowflake_desk import SnowflakeDesk
@@ -22,6 +24,7 @@ from image_analyzer.steps.jobfiles import Adopter
 from image_analyzer.steps.jobs import BatchJobs, JobAdopter, JobOptions
 from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.prepare import PrepareOptions
+from image_analyzer.steps.upload import DeskTools
 from image_analyzer.workarea import WorkArea, run_file_uri
 
 if TYPE_CHECKING:
@@ -298,4 +301,32 @@ def plan_options(settings: Settings, *, most_batches: int = _MOST_BATCHES) -> Pl
         hint_model=hint_model_name(settings),
         half_price=settings.caption_mode.value if online and settings.caption_mode is not CaptionMode.ONLINE else "",
         max_run_cost_usd=settings.max_run_cost_usd if online else None,
+    )
+
+
+def make_desk_tools(settings: Settings) -> DeskTools:
+    """Build what single pictures are captioned with: into the bucket and the table where they are set.
+
+    The hint model is loaded once, the captioner anew for each picture: a client belongs to one event loop.
+    """
+    store = make_store(settings) if settings.s3_bucket else None
+    kept: ObjectStore = store or FolderStore(settings.local_stack_dir / "ledger")
+    work = make_work_area(settings) if store else WorkArea("s3://local/adhoc")
+
+    def make_owned(owner: str) -> Captioner:
+        return with_caps(settings, make_captioner(settings), kept, root_uri=work.root_uri, run_uri=None, owner=owner)
+
+    return DeskTools(
+        store=store,
+        bucket=settings.s3_bucket,
+        kept=kept,
+        work=work,
+        ledger=Ledger(kept, work, stale_claim_s(settings)),
+        warehouse=make_warehouse(settings) if settings.snowflake_account else None,
+        captioner=make_owned,
+        adopter=lambda: make_adopter(settings, kept),
+        hint_model=make_hint_model(settings),
+        prepare=prepare_options(settings),
+        options=caption_options(settings),
+        hold=hold_picture,
     )

@@ -114,7 +114,7 @@ def test_a_single_picture_needs_no_bucket_and_no_warehouse(night: Night, folder:
 
     run = CliRunner(env=environment).invoke
     assert "Egyptian cat: " in run(app, ["caption", str(folder / "cat.jpg")]).stdout
-    assert "unsupported_type" in run(app, ["caption", str(folder / "drawing.svg")]).stdout
+    assert "unsupported_type" in run(app, ["caption", str(folder / "drawing.svg")]).output
 
 
 def test_doctor_finds_everything_sound(shell: Shell) -> None:
