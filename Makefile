@@ -65,8 +65,8 @@ dictionary: .venv/demo ## Write the data dictionary anew, after a change of incl
 
 .PHONY: lock
 lock: .venv/uv ## Solve the requirements anew, after a change of a .in file
-	@for name in -bootstrap "" -demo -dev; do \
-	  constraint=; case $$name in -demo|-dev) constraint="-c requirements.txt";; esac; \
+	@for name in -bootstrap "" -demo -apps -dev; do \
+	  constraint=; case $$name in -demo|-apps|-dev) constraint="-c requirements.txt";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $$constraint \
 	    requirements$$name.in --output-file requirements$$name.txt || exit 1; done
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from image_analyzer import wiring
 from image_analyzer.errors import ConfigurationError, ItemError
 from image_analyzer.evaluation import evaluate, read_cases, render_evaluation, score_live
+from image_analyzer.faces import make_faces
 from image_analyzer.languages import parse_languages
 from image_analyzer.records import Reason, RunRequest
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
@@ -72,7 +73,7 @@ def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> 
         chosen = parse_languages(languages) if languages else settings.caption_languages
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    tools = wiring.make_desk_tools(settings)
+    tools = make_faces(settings).tools
     return caption_upload(tools, Upload(file.read_bytes(), file.name, chosen, store=False)).rows
 
 

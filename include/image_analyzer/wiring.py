@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from image_analyzer.clients.folder_store import FolderStore
-from image_analyzer.clients.held_store import hold_picture
 from image_analyzer.clients.offline_describer import OfflineDescriber
 from image_analyzer.clients.s3_store import S3Store, make_client
-from image_analyzer.clients.snowflake_desk import SnowflakeDesk
 from image_analyzer.clients.snowflake_session import Connect, connect_arguments
 from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
 from image_analyzer.ports import Captioner, HintModel, JobService, ObjectStore
@@ -24,7 +23,6 @@ from image_analyzer.steps.jobfiles import Adopter
 from image_analyzer.steps.jobs import BatchJobs, JobAdopter, JobOptions
 from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.prepare import PrepareOptions
-from image_analyzer.steps.upload import DeskTools
 from image_analyzer.workarea import WorkArea, run_file_uri
 
 if TYPE_CHECKING:
@@ -53,15 +51,15 @@ def make_store(settings: Settings) -> S3Store:
 
 def make_warehouse(settings: Settings) -> SnowflakeWarehouse:
     """Build the warehouse; it connects when it is asked something."""
-    return SnowflakeWarehouse(_make_connect(settings))
+    return SnowflakeWarehouse(make_connect(settings))
 
 
-def make_desk(settings: Settings) -> SnowflakeDesk:
-    """Build what faces read and write of IMAGE_RESULTS; it connects when it is asked something."""
-    return SnowflakeDesk(_make_connect(settings))
+def make_connect(settings: Settings, **timeouts: int) -> Connect:
+    """Return a function that opens a session.
 
-
-def _make_connect(settings: Settings) -> Connect:
+    Args:
+        timeouts: Of the connector, other than those of a run.
+    """
     settings.need("snowflake_account", "snowflake_user")
     arguments = connect_arguments(
         account=settings.snowflake_account,
@@ -82,7 +80,7 @@ def _make_connect(settings: Settings) -> Connect:
     def connect() -> SnowflakeConnection:
         import snowflake.connector
 
-        return snowflake.connector.connect(**arguments)
+        return snowflake.connector.connect(**{**arguments, **timeouts})
 
     return connect
 
@@ -112,7 +110,7 @@ def _make_openai(settings: Settings) -> tuple[AsyncOpenAI, OpenAIFormat]:
     """
     settings.need("openai_api_key")
     import httpx2
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     from image_analyzer.clients.openai_format import FormatOptions, OpenAIFormat
 
@@ -129,8 +127,17 @@ def _make_openai(settings: Settings) -> tuple[AsyncOpenAI, OpenAIFormat]:
         base_url=settings.openai_base_url or None,
         timeout=httpx2.Timeout(settings.openai_timeout_s, connect=10.0),
         max_retries=0,
+        http_client=DefaultAsyncHttpxClient(verify=_trusted_authorities()),
     )
     return client, OpenAIFormat(options, model_price(settings))
+
+
+@cache
+def _trusted_authorities() -> ssl.SSLContext:
+    """Return what a client trusts. To read the certificates takes most of the time of building one."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def make_captioner(settings: Settings, *, concurrency: int | None = None) -> Captioner:
@@ -301,32 +308,4 @@ def plan_options(settings: Settings, *, most_batches: int = _MOST_BATCHES) -> Pl
         hint_model=hint_model_name(settings),
         half_price=settings.caption_mode.value if online and settings.caption_mode is not CaptionMode.ONLINE else "",
         max_run_cost_usd=settings.max_run_cost_usd if online else None,
-    )
-
-
-def make_desk_tools(settings: Settings) -> DeskTools:
-    """Build what single pictures are captioned with: into the bucket and the table where they are set.
-
-    The hint model is loaded once, the captioner anew for each picture: a client belongs to one event loop.
-    """
-    store = make_store(settings) if settings.s3_bucket else None
-    kept: ObjectStore = store or FolderStore(settings.local_stack_dir / "ledger")
-    work = make_work_area(settings) if store else WorkArea("s3://local/adhoc")
-
-    def make_owned(owner: str) -> Captioner:
-        return with_caps(settings, make_captioner(settings), kept, root_uri=work.root_uri, run_uri=None, owner=owner)
-
-    return DeskTools(
-        store=store,
-        bucket=settings.s3_bucket,
-        kept=kept,
-        work=work,
-        ledger=Ledger(kept, work, stale_claim_s(settings)),
-        warehouse=make_warehouse(settings) if settings.snowflake_account else None,
-        captioner=make_owned,
-        adopter=lambda: make_adopter(settings, kept),
-        hint_model=make_hint_model(settings),
-        prepare=prepare_options(settings),
-        options=caption_options(settings),
-        hold=hold_picture,
     )

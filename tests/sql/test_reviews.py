@@ -9,8 +9,8 @@ import pytest
 from conftest import Night
 from test_warehouse import Bench, obj, row
 
-from image_analyzer import wiring
 from image_analyzer.errors import ChangedMeanwhileError, ReviewError
+from image_analyzer.faces import make_faces
 from image_analyzer.ports import Queue, Search
 from image_analyzer.records import ContentKey, ErrorCode, Origin
 from image_analyzer.reviews import Choice, Review, Sight
@@ -24,7 +24,7 @@ class Desk(Bench):
 
     def __init__(self, night: Night) -> None:
         super().__init__(night)
-        self.desk = wiring.make_desk(night.settings())
+        self.desk = make_faces(night.settings()).desk
 
     def see(self, uri: str = "s3://b/a.jpg") -> Sight:
         """Return what a person sees of a row now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from conftest import Night, paint
 from pipeline import Pipeline
 
-from image_analyzer import wiring
+from image_analyzer.faces import make_faces
 from image_analyzer.reviews import Choice, Review, Sight
 from image_analyzer.steps.review import review
 
@@ -16,7 +16,7 @@ def test_later_copies_follow_the_decision(night: Night) -> None:
     red, blue = paint("red"), paint("blue")
     pipeline.land(red__jpg=red, blue__jpg=blue)
     pipeline.run()
-    desk = wiring.make_desk(pipeline.settings)
+    desk = make_faces(pipeline.settings).desk
     for name, choice, more in (
         ("red.jpg", Choice.EDITED, {"text": "A red field under a black corner."}),
         ("blue.jpg", Choice.REJECTED, {"note": "It says nothing."}),

@@ -9,8 +9,8 @@ import pytest
 from conftest import Night, paint
 from pipeline import Pipeline
 
-from image_analyzer import wiring
 from image_analyzer.errors import BudgetExceededError, ItemError, RetryableError
+from image_analyzer.faces import make_faces
 from image_analyzer.records import ErrorCode
 from image_analyzer.reviews import Choice, Review, Sight
 from image_analyzer.steps.review import review
@@ -26,7 +26,7 @@ def pipeline(night: Night) -> Pipeline:
 
 def tools(pipeline: Pipeline, **changes: Any) -> DeskTools:
     """Return what single pictures are captioned with."""
-    return wiring.make_desk_tools(pipeline.night.settings(**changes))
+    return make_faces(pipeline.night.settings(**changes)).tools
 
 
 def objects(pipeline: Pipeline) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_persons_words_are_shown_again(pipeline: Pipeline) -> None:
     caption_upload(tools(pipeline), Upload(picture, "gold.jpg", ("en",)))
     sight = Sight.of_row(pipeline.rows()["gold.jpg"])
     edited = Review(sight=sight, choice=Choice.EDITED, reviewed_by="Ada", text="A plain gold field.")
-    review(wiring.make_desk(pipeline.settings), edited)
+    review(make_faces(pipeline.settings).desk, edited)
 
     found = caption_upload(tools(pipeline), Upload(picture, "again.jpg", ("en",)))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 Connect = Callable[[], "SnowflakeConnection"]
 # Seconds that the connector tries again; after that the task ends and is tried later.
 TIMEOUTS = {"login_timeout": 30, "network_timeout": 300}
+# A face is used by people who wait.
+TIMEOUTS_OF_FACES = {"login_timeout": 10, "network_timeout": 20}
+_RECYCLE_S = 1_800  # a session of Snowflake lives four hours
 # A statement that hangs is ended by the server, whichever way the session was opened.
 SESSION_PARAMETERS = {"QUERY_TAG": "image-analyzer", "TIMEZONE": "UTC", "STATEMENT_TIMEOUT_IN_SECONDS": 1800}
 # Connector's number -> not worth a retry: signing in, a missing object, a missing privilege, SQL that does not compile.
@@ -32,8 +37,22 @@ def open_session(connect: Connect) -> Iterator[SnowflakeCursor]:
         connection = connect()
         try:
             yield connection.cursor()
+        except BaseException:
+            if isinstance(connection, PoolProxiedConnection):
+                connection.invalidate()  # whatever it has begun: nobody else gets it
+            raise
         finally:
             connection.close()
+
+
+def pooled(connect: Connect, size: int) -> Connect:
+    """Return a `connect` that keeps sessions open for the next caller: signing in takes longer than most statements.
+
+    Args:
+        size: So many at most; who finds none free waits.
+    """
+    pool = QueuePool(cast("Any", connect), pool_size=size, max_overflow=0, recycle=_RECYCLE_S, reset_on_return=None)
+    return cast("Connect", pool.connect)
 
 
 def read_rows(cursor: SnowflakeCursor) -> Iterator[dict[str, Any]]:
@@ -110,8 +129,7 @@ def connect_arguments(
         "schema": schema,
     }
     arguments: dict[str, Any] = {name: value for name, value in given.items() if value}
-    arguments["session_parameters"] = dict(SESSION_PARAMETERS)
-    arguments |= TIMEOUTS
+    arguments |= {"session_parameters": dict(SESSION_PARAMETERS), **TIMEOUTS}
     if host:
         # An emulator has a certificate of its own, which no authority can be asked about.
         arguments |= {"host": host, "port": port, "disable_ocsp_checks": True}
