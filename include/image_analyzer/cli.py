@@ -129,6 +129,33 @@ def evaluate(
 
 
 @app.command()
+def api(
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; put TLS in front of any but loopback.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option()] = 8000,
+) -> None:
+    """Serve captions over HTTP: POST /v1/captions and more; the description is at /docs."""
+    from image_analyzer.commands import serve_api
+
+    with _plain_errors():
+        serve_api(host, port)
+
+
+@app.command("api-key")
+def api_key(name: Annotated[str, typer.Argument(help="Whose key it is.")]) -> None:
+    """Make a key of the service: print it, once, and the line of API_KEYS that lets it in."""
+    import hashlib
+    import secrets
+
+    key = f"sia_{secrets.token_urlsafe(32)}"
+    console.print(f"Key, shown only now:  {key}", soft_wrap=True, highlight=False)
+    console.print(
+        f"For API_KEYS:         {name}:{hashlib.sha256(key.encode()).hexdigest()}", soft_wrap=True, highlight=False
+    )
+
+
+@app.command()
 def dictionary() -> None:
     """Print the data dictionary: every table, view and column with its comment, as Markdown."""
     import sys

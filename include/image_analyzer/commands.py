@@ -24,11 +24,12 @@ from image_analyzer.evaluation import evaluate, read_cases, render_evaluation, s
 from image_analyzer.faces import make_faces
 from image_analyzer.languages import parse_languages
 from image_analyzer.records import Reason, RunRequest
-from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings
+from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings, load_settings
 from image_analyzer.steps.discover import discover, find_stale, reason_notes
 from image_analyzer.steps.upload import Upload, caption_upload
 from image_analyzer.table import ResultRow
 
+_LAST_ANSWERS_S = 60
 _TABLE_COLUMNS = ("FILE_NAME", "LANGUAGE", "STATUS", "GPT_SUMMARY", "ERROR_CODE", "CAPTION_ORIGIN", "COST_USD")
 
 
@@ -227,3 +228,20 @@ def use_model(name: str) -> Path:
     file = PROJECT_ROOT / ".env"
     set_key(file, "HINT_MODEL", name, quote_mode="never")
     return file
+
+
+def serve_api(host: str, port: int) -> None:
+    """Run the service until it is stopped; requests under way are answered first."""
+    import uvicorn
+
+    load_settings().need("api_keys")  # said here in a sentence, not by a server that does not start
+    uvicorn.run(
+        "caption_api.main:create_app",
+        factory=True,
+        app_dir=str(PROJECT_ROOT / "apps"),
+        host=host,
+        port=port,
+        access_log=False,  # the gate's line has the request id and no query
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+    )

@@ -46,6 +46,12 @@ def supported_languages() -> tuple[str, ...]:
     return tuple(sorted(_table()))
 
 
+def code_pattern() -> str:
+    """Return a regular expression that every supported code fits, for descriptions of interfaces."""
+    bases = "|".join(sorted({*supported_languages(), *_SAME}))
+    return f"^(?:{bases})(?:-[A-Za-z]{{4}})?(?:-(?:[A-Za-z]{{2}}|[0-9]{{3}}))?$"
+
+
 def base_code(code: str) -> str:
     """Return the base language of a BCP 47 code: `pt` of `pt-BR`, `no` of the Norwegian `nb` and `nn`."""
     base = code.split("-", maxsplit=1)[0].lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -170,6 +171,17 @@ class Settings(BaseSettings):
     thumbnail_px: int = Field(768, ge=64, le=2048, description="Long edge of the thumbnail that models see.")
     prepare_threads: int = Field(4, ge=1, description="Objects read at once in one batch.")
 
+    # The faces
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Keys of the service, `name:sha256` comma separated; `image-analyzer api-key NAME` makes one."
+    )
+    api_prefixes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Where the service reads `s3://` addresses, comma separated; `s3://$S3_BUCKET/$S3_PREFIX` if empty.",
+    )
+    api_rate_per_minute: int = Field(120, ge=1, description="Requests a minute that each key of the service may send.")
+    api_body_timeout_s: float = Field(30.0, gt=0, description="Time for a request of the service to arrive whole.")
+
     # The embedded stack
     local_stack_dir: Path = Field(PROJECT_ROOT / ".local", description="Data and logs of the embedded stack.")
 
@@ -184,7 +196,7 @@ class Settings(BaseSettings):
     def _no_leading_slash(cls, value: str) -> str:
         return value.lstrip("/")
 
-    @field_validator("caption_languages", mode="before")
+    @field_validator("caption_languages", "api_keys", "api_prefixes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -196,6 +208,22 @@ class Settings(BaseSettings):
 
         return parse_languages(value)
 
+    @field_validator("api_keys")
+    @classmethod
+    def _hashed_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"[\w.-]+:[0-9a-f]{64}", key) for key in value):
+            raise ValueError(
+                "each key is NAME:SHA256, as `image-analyzer api-key NAME` prints it; never the key itself"
+            )
+        return value
+
+    @field_validator("api_prefixes")
+    @classmethod
+    def _whole_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"s3://[^/]+/(.*/)?", prefix) for prefix in value):
+            raise ValueError("each prefix is s3://BUCKET/PREFIX/ and ends with a slash")
+        return value
+
     @model_validator(mode="after")
     def _key_where_needed(self) -> Settings:
         if self.caption_backend is CaptionBackend.OPENAI and not self.openai_send_image:
@@ -206,6 +234,11 @@ class Settings(BaseSettings):
     def work_prefix_uri(self) -> str:
         """Return the `s3://` address below which runs keep their files, without a trailing slash."""
         return (self.work_uri or f"s3://{self.s3_bucket}/_image_analyzer").rstrip("/")
+
+    @property
+    def readable_prefixes(self) -> tuple[str, ...]:
+        """Return the `s3://` prefixes below which the service may read."""
+        return self.api_prefixes or ((f"s3://{self.s3_bucket}/{self.s3_prefix}",) if self.s3_bucket else ())
 
     @property
     def backend(self) -> CaptionBackend:

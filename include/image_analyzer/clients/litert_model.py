@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -54,6 +55,7 @@ class LiteRTModel:
         labels = _checked(folder / LABELS_FILE, self.manifest.labels_sha256).decode().splitlines()
         self._labels, self.translations = alias_labels(labels, _read_aliases(folder))
         self._interpreter = _make_interpreter(content, threads)
+        self._lock = threading.Lock()
         self._batch = 0
         (output,) = self._interpreter.get_output_details()
         if output["shape"][-1] != len(labels):
@@ -76,15 +78,16 @@ class LiteRTModel:
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return `(N, classes)` for inputs `(N, px, px, 3)`."""
-        (source,) = self._interpreter.get_input_details()
-        if self._batch != len(inputs):
-            self._interpreter.resize_tensor_input(source["index"], inputs.shape)
-            self._interpreter.allocate_tensors()
-            self._batch = len(inputs)
-        self._interpreter.set_tensor(source["index"], inputs)
-        self._interpreter.invoke()
-        (output,) = self._interpreter.get_output_details()
-        scores: NDArray[np.float32] = self._interpreter.get_tensor(output["index"])
+        with self._lock:  # a service calls from many threads, the interpreter has one set of tensors
+            (source,) = self._interpreter.get_input_details()
+            if self._batch != len(inputs):
+                self._interpreter.resize_tensor_input(source["index"], inputs.shape)
+                self._interpreter.allocate_tensors()
+                self._batch = len(inputs)
+            self._interpreter.set_tensor(source["index"], inputs)
+            self._interpreter.invoke()
+            (output,) = self._interpreter.get_output_details()
+            scores: NDArray[np.float32] = self._interpreter.get_tensor(output["index"])
         return scores
 
 

@@ -1,0 +1,26 @@
+"""What the service counts, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import Counter, Histogram
+
+from image_analyzer.records import Origin
+from image_analyzer.table import ResultRow
+
+REQUESTS = Counter("image_analyzer_api_requests", "Requests by method, route and status", ["method", "route", "status"])
+SECONDS = Histogram("image_analyzer_api_seconds", "Time of requests by route", ["route"])
+CAPTIONS = Counter("image_analyzer_api_captions", "Captions by status and origin", ["status", "origin"])
+COST = Counter("image_analyzer_api_cost_usd", "Cost of captions in US dollars")
+NOT_STORED = Counter("image_analyzer_api_not_stored", "Answers that IMAGE_RESULTS could not take")
+
+
+def count_rows(rows: Iterable[ResultRow], *, stored: bool) -> None:
+    """Count what came of one picture."""
+    for row in rows:
+        CAPTIONS.labels(row.status, row.caption_origin or "").inc()
+        if row.caption_origin is Origin.MODEL:
+            COST.inc(row.cost_usd or 0.0)
+    if not stored:
+        NOT_STORED.inc()

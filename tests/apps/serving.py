@@ -1,0 +1,57 @@
+"""Starts a face as users do, in a process of its own, on a night's settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from conftest import Night
+
+from image_analyzer.local.stack import free_ports
+
+COMMAND = str(Path(sys.executable).parent / "image-analyzer")
+
+
+class Served:
+    """A face that runs.
+
+    Args:
+        command: `image-analyzer` and what follows it; the port is added.
+        answers: Path that answers once it is up.
+    """
+
+    def __init__(self, night: Night, command: list[str], answers: str, log: Path, more: Mapping[str, str]) -> None:
+        (port,) = free_ports(1)
+        self.url, self.log = f"http://127.0.0.1:{port}", log
+        environment = {**os.environ, **night.environment, **more}
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [COMMAND, *command, "--port", str(port)],
+                env=environment,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                urllib.request.urlopen(self.url + answers, timeout=2)
+                return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(f"{command} did not start: {log.read_text()[-2_000:]}")
+
+    def stop(self) -> int:
+        """End it as a service manager does; return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
