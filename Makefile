@@ -31,6 +31,11 @@ format: .venv/dev ## Format the code
 up: .venv/demo ## Start the embedded stack and Airflow with its UI, and leave them running
 	@$(BIN)/image-analyzer local up --airflow
 
+.PHONY: app
+app: .venv/apps ## Start the embedded stack and the Streamlit add-on on it
+	@$(BIN)/image-analyzer local up
+	@eval "$$($(BIN)/image-analyzer local env)" && $(BIN)/image-analyzer init && $(BIN)/image-analyzer app
+
 .PHONY: down
 down: .venv/demo ## Stop them
 	@$(BIN)/image-analyzer local down
@@ -87,8 +92,13 @@ clean-local: .venv/demo ## Stop the embedded stack and delete its data
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
+.venv/apps: requirements-apps.txt .venv/demo
+	@echo "Installing what the add-on and the service need"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-apps.txt
+	@touch $@
+
 .venv/dev: requirements-dev.txt pyproject.toml .venv/uv
 	@echo "Installing what tests and lint need"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	@touch $@ .venv/demo
+	@touch $@ .venv/demo .venv/apps

@@ -142,6 +142,21 @@ def api(
         serve_api(host, port)
 
 
+@app.command("app")
+def addon(
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option()] = 8501,
+    open_to_all: Annotated[
+        bool, typer.Option("--open-to-all", help="Listen beyond this machine although nobody has to sign in.")
+    ] = False,
+) -> None:
+    """Serve the Streamlit add-on: caption single pictures, review, browse, health."""
+    from image_analyzer.commands import serve_app
+
+    with _plain_errors():
+        serve_app(host, port, open_to_all=open_to_all)
+
+
 @app.command("api-key")
 def api_key(name: Annotated[str, typer.Argument(help="Whose key it is.")]) -> None:
     """Make a key of the service: print it, once, and the line of API_KEYS that lets it in."""

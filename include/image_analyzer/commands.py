@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import math
 import mimetypes
+import os
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import filetype
 from rich.console import Console
@@ -25,11 +26,13 @@ from image_analyzer.faces import make_faces
 from image_analyzer.languages import parse_languages
 from image_analyzer.records import Reason, RunRequest
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, Settings, load_settings
+from image_analyzer.sheets import write_csv
 from image_analyzer.steps.discover import discover, find_stale, reason_notes
 from image_analyzer.steps.upload import Upload, caption_upload
 from image_analyzer.table import ResultRow
 
 _LAST_ANSWERS_S = 60
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _TABLE_COLUMNS = ("FILE_NAME", "LANGUAGE", "STATUS", "GPT_SUMMARY", "ERROR_CODE", "CAPTION_ORIGIN", "COST_USD")
 
 
@@ -123,9 +126,7 @@ def show_results(console: Console, settings: Settings, output: str, filters: Map
         json.dump(rows, sys.stdout, default=str, ensure_ascii=False, indent=1)
         sys.stdout.write("\n")
     elif output == "csv":
-        writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else list(_TABLE_COLUMNS))
-        writer.writeheader()
-        writer.writerows({name: _csv_safe(value) for name, value in row.items()} for row in rows)
+        write_csv(sys.stdout, list(rows[0]) if rows else _TABLE_COLUMNS, rows)
     else:
         table = Table()
         for name in _TABLE_COLUMNS:
@@ -134,11 +135,6 @@ def show_results(console: Console, settings: Settings, output: str, filters: Map
             table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in _TABLE_COLUMNS))
         console.print(table)
         console.print(f"{len(rows)} rows")
-
-
-def _csv_safe(value: Any) -> Any:
-    """Keep a spreadsheet from running a caption or a file name as a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def evaluate_contract(
@@ -228,6 +224,46 @@ def use_model(name: str) -> Path:
     file = PROJECT_ROOT / ".env"
     set_key(file, "HINT_MODEL", name, quote_mode="never")
     return file
+
+
+def serve_app(host: str, port: int, *, open_to_all: bool) -> None:
+    """Run the add-on until it is stopped.
+
+    Raises:
+        ConfigurationError: Others could reach it, and nobody would have to sign in.
+    """
+    settings = load_settings()
+    has_sign_in = any(map(_sets_up_sign_in, (Path.home(), Path.cwd())))
+    if host not in _LOOPBACK and not has_sign_in and not open_to_all:
+        raise ConfigurationError(
+            f"--host {host} lets others in, and there is no sign-in: set one up in .streamlit/secrets.toml (README), or say "
+            "--open-to-all where something in front of it asks who they are"
+        )
+    if not has_sign_in:
+        sys.stderr.write(f"No sign-in is set up: whoever reaches {host}:{port} can caption and decide.\n")
+    options = {
+        "server.address": host,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "server.maxUploadSize": math.ceil(settings.max_image_bytes / 1_000_000),
+        "browser.gatherUsageStats": "false",
+        "client.showErrorDetails": "none",  # a traceback shows values
+        "client.toolbarMode": "minimal",
+        # Streamlit's own colours are too pale for small letters; it derives shades from these.
+        "theme.light.primaryColor": "#0a5a9c",
+        "theme.light.textColor": "#000000",
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    script = str(PROJECT_ROOT / "apps" / "addon.py")
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", script, *arguments])  # noqa: S606 - no shell is wanted
+
+
+def _sets_up_sign_in(folder: Path) -> bool:
+    """Tell whether Streamlit finds a section `auth` in this folder's secrets."""
+    file = folder / ".streamlit" / "secrets.toml"
+    return file.exists() and "auth" in tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def serve_api(host: str, port: int) -> None:

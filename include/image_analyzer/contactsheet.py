@@ -35,7 +35,7 @@ class Card(NamedTuple):
     picture: str
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], thumbnail: bytes | None) -> Card:
+    def from_row(cls, row: Mapping[str, Any], picture: str) -> Card:
         """Pick what people may see of a row: never a hint, never a rejected caption."""
         error = f"{row['ERROR_CODE']}: {row['ERROR_MESSAGE'] or ''}" if row["ERROR_CODE"] else ""
         size = f"{row['WIDTH_PX']} x {row['HEIGHT_PX']}" if row["WIDTH_PX"] else ""
@@ -48,7 +48,7 @@ class Card(NamedTuple):
             reason=error or row["DECORATIVE_REASON"] or _flags(row["FLAGS"]),
             origin=row["CAPTION_ORIGIN"] or "",
             size=" · ".join(part for part in (row["MIME_TYPE"] or "", size) if part),
-            picture=_shrink(thumbnail) if thumbnail else "",
+            picture=picture,
         )
 
 
@@ -61,13 +61,21 @@ class Picture(NamedTuple):
 
 def render_sheet(report: RunReport, cards: Sequence[Card]) -> str:
     """Return the page as HTML that needs nothing else."""
+    return load_template("contact_sheet").render(
+        report=report, pictures=_group(cards), limit=SHEET_LIMIT, full=len(cards) >= SHEET_LIMIT
+    )
+
+
+def render_gallery(cards: Sequence[Card]) -> str:
+    """Return pictures with their captions as a part of a page, with its style."""
+    return load_template("gallery").render(pictures=_group(cards))
+
+
+def _group(cards: Sequence[Card]) -> list[Picture]:
     by_uri: dict[str, list[Card]] = {}
     for card in cards:
         by_uri.setdefault(card.uri, []).append(card)
-    pictures = [Picture(group[0], _join_languages(group)) for _, group in sorted(by_uri.items())]
-    return load_template("contact_sheet").render(
-        report=report, pictures=pictures, limit=SHEET_LIMIT, full=len(cards) >= SHEET_LIMIT
-    )
+    return [Picture(group[0], _join_languages(group)) for _, group in sorted(by_uri.items())]
 
 
 def _join_languages(cards: Sequence[Card]) -> tuple[Card, ...]:
@@ -83,7 +91,8 @@ def _flags(column: str | None) -> str:
     return "; ".join(f"{one['flag']}: as {one['image_uri']}" for one in json.loads(column or "[]"))
 
 
-def _shrink(jpeg: bytes) -> str:
+def shrink(jpeg: bytes) -> str:
+    """Return a thumbnail as the `data:` address of a smaller JPEG."""
     with Image.open(io.BytesIO(jpeg)) as image:
         image.thumbnail((_EDGE_PX, _EDGE_PX))
         buffer = io.BytesIO()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
 @cache
 def load_template(name: str) -> Template:
     """Return `templates/<name>.html.j2`; a variable that is missing is an error."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = (files("image_analyzer") / "templates" / f"{name}.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source)
+    loader = PackageLoader("image_analyzer")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(f"{name}.html.j2")

@@ -300,6 +300,7 @@ class Search(NamedTuple):
     status: str = ""
     language: str = ""
     label: str = ""
+    image_uri: str = ""
     sha256: str = ""
     from_day: str = ""
     to_day: str = ""

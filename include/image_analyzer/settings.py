@@ -182,6 +182,11 @@ class Settings(BaseSettings):
     api_rate_per_minute: int = Field(120, ge=1, description="Requests a minute that each key of the service may send.")
     api_body_timeout_s: float = Field(30.0, gt=0, description="Time for a request of the service to arrive whole.")
 
+    app_users: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Who may use the add-on once signed in: addresses or `@domain`, comma separated; all if empty.",
+    )
+
     # The embedded stack
     local_stack_dir: Path = Field(PROJECT_ROOT / ".local", description="Data and logs of the embedded stack.")
 
@@ -196,7 +201,7 @@ class Settings(BaseSettings):
     def _no_leading_slash(cls, value: str) -> str:
         return value.lstrip("/")
 
-    @field_validator("caption_languages", "api_keys", "api_prefixes", mode="before")
+    @field_validator("caption_languages", "api_keys", "api_prefixes", "app_users", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -216,6 +221,11 @@ class Settings(BaseSettings):
                 "each key is NAME:SHA256, as `image-analyzer api-key NAME` prints it; never the key itself"
             )
         return value
+
+    @field_validator("app_users")
+    @classmethod
+    def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(user.lower() for user in value)
 
     @field_validator("api_prefixes")
     @classmethod

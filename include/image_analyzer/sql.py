@@ -7,7 +7,7 @@ from pathlib import Path
 
 # IMAGE_VERSIONS first: others read it.
 _VIEWS = ("image_versions", "image_captions", "image_coverage", "caption_cost_daily", "caption_quality_daily", "review_outcomes",
-          "duplicate_images", "pipeline_runs")  # fmt: skip
+          "duplicate_images", "pipeline_runs", "unpublished_reasons")  # fmt: skip
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
 
 

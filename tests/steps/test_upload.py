@@ -137,7 +137,7 @@ def test_the_caption_is_not_lost_while_the_warehouse_is_down(pipeline: Pipeline)
 
     assert (False, "ok") == (found.stored, found.rows[0].status)
     assert "Snowflake" in found.problem
-    store_rows(pipeline.warehouse, found.rows)
+    assert store_rows(pipeline.warehouse, found).stored
     assert found.rows[0].gpt_summary == pipeline.rows()["pink.jpg"]["GPT_SUMMARY"]
     caption_upload(tools(pipeline), Upload(picture, "pink.jpg", ("en",)))
     assert 1 == len(pipeline.night.calls())

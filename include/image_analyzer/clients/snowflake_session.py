@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from sqlalchemy.exc import TimeoutError as NoSessionError
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
@@ -87,6 +88,8 @@ def _mapped_errors() -> Iterator[None]:
         raise RetryableError(f"Snowflake ({error.errno}): {error.msg}") from None
     except errors.Error as error:
         raise RetryableError(f"Snowflake: {error.msg}") from None
+    except NoSessionError:
+        raise RetryableError("Snowflake: all sessions of this process are busy") from None
 
 
 def connect_arguments(

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from image_analyzer.contactsheet import SHEET_LIMIT, Card, render_sheet
+from image_analyzer.contactsheet import SHEET_LIMIT, Card, render_sheet, shrink
 from image_analyzer.errors import QualityError
 from image_analyzer.ports import ObjectStore, Warehouse
 from image_analyzer.records import ErrorCode, Plan
@@ -107,11 +107,12 @@ def _write_sheet(store: ObjectStore, warehouse: Warehouse, work: WorkArea, summa
     """Write the contact sheet of the rows this run wrote, the newest first, up to a limit."""
     rows = warehouse.select_results(SHEET_LIMIT, {"run_id": summary.run_id})
     uris = {row["THUMBNAIL_URI"] for row in rows if row["THUMBNAIL_URI"]}
-    pictures: dict[str, bytes] = {}
+    pictures: dict[str, str] = {}
     for pack_uri in sorted({uri.partition("#")[0] for uri in uris}):
         content = store.read(pack_uri)
-        pictures |= {f"{pack_uri}#{sha}.jpg": jpeg for sha, jpeg in read_pack(content)}
-    cards = [Card.from_row(row, pictures.get(row["THUMBNAIL_URI"] or "")) for row in rows]
+        named = ((f"{pack_uri}#{sha}.jpg", jpeg) for sha, jpeg in read_pack(content))
+        pictures |= {name: shrink(jpeg) for name, jpeg in named if name in uris}
+    cards = [Card.from_row(row, pictures.get(row["THUMBNAIL_URI"] or "", "")) for row in rows]
     uri = work.run_uri(summary.run_id, "contact_sheet.html")
     store.write(uri, render_sheet(summary, cards).encode(), "text/html; charset=utf-8")
     return uri

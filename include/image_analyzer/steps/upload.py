@@ -33,6 +33,7 @@ from image_analyzer.steps.ledger import Ledger
 from image_analyzer.steps.merge import read_rows
 from image_analyzer.steps.prepare import PrepareOptions, prepare
 from image_analyzer.table import ResultRow
+from image_analyzer.thumbnails import read_pack
 from image_analyzer.workarea import WorkArea
 
 log = logging.getLogger(__name__)
@@ -63,11 +64,13 @@ class Uploaded(Record):
         rows: One for each language, as they are, or would be, in IMAGE_RESULTS.
         stored: Whether they are there.
         problem: Why not, in a sentence; empty if they are, or were not to be.
+        thumbnail: What the models saw, JPEG.
     """
 
     rows: tuple[ResultRow, ...]
     stored: bool
     problem: str = ""
+    thumbnail: bytes = b""
 
 
 class DeskTools(NamedTuple):
@@ -142,9 +145,15 @@ def caption_object(tools: DeskTools, bucket: str, key: str, languages: tuple[str
         return desk.caption(store=True)
 
 
-def store_rows(warehouse: Warehouse, rows: Sequence[ResultRow]) -> None:
-    """Write the rows of an upload; also again, if it could not be stored at first."""
-    warehouse.merge([rows])
+def store_rows(warehouse: Warehouse, uploaded: Uploaded) -> Uploaded:
+    """Write the rows of an upload, also again if it could not be done at first; what cannot be stored now is not lost."""
+    answered = [row for row in uploaded.rows if row.status in _ANSWERED]
+    try:
+        warehouse.merge([answered])
+    except RetryableError as error:
+        log.warning("upload %s is not stored: %s", answered[0].image_uri, error)
+        return uploaded.model_copy(update={"problem": str(error)})
+    return uploaded.model_copy(update={"stored": True, "problem": ""})
 
 
 def safe_name(name: str) -> str:
@@ -196,14 +205,9 @@ class _Desk:
             message = rows[0].error_message or ""
             raise BudgetExceededError(message) if rows[0].status is Status.PENDING_BUDGET else RetryableError(message)
         self._keep_thumbnail(answered[0].thumbnail_uri)
-        if tools.warehouse is None or not store:
-            return Uploaded(rows=rows, stored=False)
-        try:
-            store_rows(tools.warehouse, answered)
-        except RetryableError as error:
-            log.warning("upload %s is not stored: %s", rows[0].image_uri, error)
-            return Uploaded(rows=rows, stored=False, problem=str(error))
-        return Uploaded(rows=rows, stored=True)
+        thumbnail = next((jpeg for _, jpeg in read_pack(self._files.thumbnails())), b"")
+        uploaded = Uploaded(rows=rows, stored=False, thumbnail=thumbnail)
+        return store_rows(tools.warehouse, uploaded) if tools.warehouse and store else uploaded
 
     def _keep_thumbnail(self, thumbnail_uri: str | None) -> None:
         """Put the thumbnail where the rows say it is; there is none of what is not archived."""
