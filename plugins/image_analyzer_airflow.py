@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
     from airflow.sdk.definitions.context import Context
 
-    from image_analyzer.ports import ObjectStore, Warehouse
+    from image_analyzer.ports import ObjectStore, ReviewDesk, Warehouse
 
 _SHORTEST_RETRY = timedelta(seconds=5)
 
@@ -96,14 +96,23 @@ def make_store(settings: Settings) -> ObjectStore:
 
 def make_warehouse(settings: Settings) -> Warehouse:
     """Build the warehouse from the Snowflake connection, or from the settings where there is none."""
+    from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
+
+    return SnowflakeWarehouse(_make_connect(settings))
+
+
+def make_desk(settings: Settings) -> ReviewDesk:
+    """Build what people see of the table, likewise."""
+    from image_analyzer.clients.snowflake_desk import SnowflakeDesk
+
+    return SnowflakeDesk(_make_connect(settings))
+
+
+def _make_connect(settings: Settings) -> Callable[[], Any]:
     from image_analyzer import wiring
 
     connection = _find_connection(settings.snowflake_conn_id)
-    if connection is None:
-        return wiring.make_warehouse(settings)
-    from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
-
-    return SnowflakeWarehouse(_snowflake_connect(connection, settings))
+    return wiring.make_connect(settings) if connection is None else _snowflake_connect(connection, settings)
 
 
 def _snowflake_connect(connection: Connection, settings: Settings) -> Callable[[], Any]:

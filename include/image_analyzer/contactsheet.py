@@ -62,16 +62,17 @@ class Picture(NamedTuple):
 def render_sheet(report: RunReport, cards: Sequence[Card]) -> str:
     """Return the page as HTML that needs nothing else."""
     return load_template("contact_sheet").render(
-        report=report, pictures=_group(cards), limit=SHEET_LIMIT, full=len(cards) >= SHEET_LIMIT
+        report=report, pictures=group_cards(cards), limit=SHEET_LIMIT, full=len(cards) >= SHEET_LIMIT
     )
 
 
 def render_gallery(cards: Sequence[Card]) -> str:
     """Return pictures with their captions as a part of a page, with its style."""
-    return load_template("gallery").render(pictures=_group(cards))
+    return load_template("gallery").render(pictures=group_cards(cards))
 
 
-def _group(cards: Sequence[Card]) -> list[Picture]:
+def group_cards(cards: Sequence[Card]) -> list[Picture]:
+    """Return cards by image address, in order of these."""
     by_uri: dict[str, list[Card]] = {}
     for card in cards:
         by_uri.setdefault(card.uri, []).append(card)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import SCREENSHOTS, TALL, browser, look_at
 from conftest import Night, paint, photograph
 from pipeline import Pipeline, numbered
+from playwright.sync_api import Browser
 
 from image_analyzer.errors import FatalError
 from image_analyzer.local.airflow import LocalAirflow
@@ -22,6 +25,7 @@ from image_analyzer.local.openai_control import API_KEY
 from image_analyzer.local.stack import SECRET_KEY, control_openai
 
 pytestmark = pytest.mark.e2e
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +210,56 @@ def test_a_live_scheduler_defers_and_resumes(make_airflow_night: Callable[..., A
     assert {"late.jpg": "ok"} == {name: row["STATUS"] for name, row in night.rows().items()}
     assert ["batch"] == [call["tier"] for call in night.night.calls()]
     assert not airflow.is_running()
+
+
+def test_results_in_the_ui(make_airflow_night: Callable[..., AirflowNight], home: Path, browser: Browser) -> None:
+    """Who is signed in to Airflow sees the gallery, the runs, a run's report and its contact sheet; nobody else does."""
+    from image_analyzer.local.stack import free_ports
+
+    passwords = home / "passwords.json"
+    passwords.write_text('{"ada": "a-password"}')
+    night = make_airflow_night(
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="False",
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS="ada:viewer",
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
+    )
+    night.land(red__jpg=paint("red"), bad__jpg=photograph("chelsea.png")[:2000])
+    night.run_dag()
+    caption = night.rows()["red.jpg"]["GPT_SUMMARY"]
+    (port,) = free_ports(1)
+    airflow = LocalAirflow(home, night.night.environment, port)
+    airflow.start()
+    try:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{airflow.address()}/image-analyzer/results", timeout=30)
+        (run_id,) = {row["RUN_ID"] for row in night.rows().values()}
+        page = browser.new_context(viewport=TALL).new_page()
+        page.set_default_timeout(60_000)
+        page.goto(airflow.address())
+        page.get_by_label("Username").fill("ada")
+        page.get_by_label("Password").fill("a-password")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{airflow.address()}/**")
+        page.get_by_role("link", name="Dags").first.wait_for()
+        page.goto(f"{airflow.address()}/plugin/image_results")
+        view = page.frame_locator("iframe")
+        view.get_by_role("img", name=caption).wait_for()
+        page.screenshot(path=SCREENSHOTS / "airflow-results.png")
+        view.get_by_role("link", name=run_id).click()
+        view.get_by_text("Pictures: 2 · batches: 1").wait_for()
+
+        page.goto(f"{airflow.address()}/dags/caption_images/runs/{urllib.parse.quote(run_id)}")
+        page.get_by_role("link", name="Results").last.click()
+        view.get_by_role("link", name="Contact sheet").wait_for()
+        page.screenshot(path=SCREENSHOTS / "airflow-run.png")
+        view.get_by_role("link", name="Contact sheet").click()
+        view.get_by_role("img", name=caption).wait_for()
+        page.goto(f"{airflow.address()}/image-analyzer/results")
+        look_at(page, "airflow-results-page")
+        page.goto(f"{airflow.address()}/image-analyzer/runs/{urllib.parse.quote(run_id)}")
+        look_at(page, "airflow-run-page")
+    finally:
+        airflow.stop()
 
 
 def _start_run(airflow: LocalAirflow, night: AirflowNight, date: str) -> None:

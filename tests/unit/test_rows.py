@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from conftest import paint
 
-from image_analyzer.contactsheet import Card, render_sheet
+from image_analyzer.contactsheet import Card, render_sheet, shrink
 from image_analyzer.records import (
     CaptionRow,
     ContentKey,
@@ -137,7 +137,7 @@ def test_the_sheet_escapes_text_and_shows_no_hint() -> None:
         problems=("<i>",), notes=(),
     )  # fmt: skip
 
-    page = render_sheet(report, [Card.from_row(columns, paint("red"))])
+    page = render_sheet(report, [Card.from_row(columns, shrink(paint("red")))])
 
     assert "sombrero" in str(columns)
     for word in ("sombrero", "<script>", "<b>", "<i>", "<u>", "rejected-text"):

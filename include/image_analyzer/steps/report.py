@@ -6,13 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from image_analyzer.contactsheet import SHEET_LIMIT, Card, render_sheet, shrink
+from image_analyzer.contactsheet import SHEET_LIMIT, render_sheet
 from image_analyzer.errors import QualityError
 from image_analyzer.ports import ObjectStore, Warehouse
 from image_analyzer.records import ErrorCode, Plan
 from image_analyzer.reports import BatchReport, MergeOutcome, RunReport
 from image_analyzer.steps.batchfiles import STEP_NAMES, BatchFiles
-from image_analyzer.thumbnails import read_pack
+from image_analyzer.steps.runpages import REPORT_FILE, SHEET_FILE, read_cards
 from image_analyzer.workarea import WorkArea
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def report(
     if plan.batches and not plan.dry_run:
         if outcome is not None:
             summary = summary.model_copy(update={"contact_sheet_uri": _write_sheet(store, warehouse, work, summary)})
-        store.write(work.run_uri(plan.run_id, "report.json"), summary.model_dump_json().encode(), "application/json")
+        store.write(work.run_uri(plan.run_id, REPORT_FILE), summary.model_dump_json().encode(), "application/json")
     log.info("report: %s", summary.model_dump_json())
     return summary
 
@@ -106,13 +106,7 @@ def _problems(
 def _write_sheet(store: ObjectStore, warehouse: Warehouse, work: WorkArea, summary: RunReport) -> str:
     """Write the contact sheet of the rows this run wrote, the newest first, up to a limit."""
     rows = warehouse.select_results(SHEET_LIMIT, {"run_id": summary.run_id})
-    uris = {row["THUMBNAIL_URI"] for row in rows if row["THUMBNAIL_URI"]}
-    pictures: dict[str, str] = {}
-    for pack_uri in sorted({uri.partition("#")[0] for uri in uris}):
-        content = store.read(pack_uri)
-        named = ((f"{pack_uri}#{sha}.jpg", jpeg) for sha, jpeg in read_pack(content))
-        pictures |= {name: shrink(jpeg) for name, jpeg in named if name in uris}
-    cards = [Card.from_row(row, pictures.get(row["THUMBNAIL_URI"] or "", "")) for row in rows]
-    uri = work.run_uri(summary.run_id, "contact_sheet.html")
+    cards = read_cards(store, rows)
+    uri = work.run_uri(summary.run_id, SHEET_FILE)
     store.write(uri, render_sheet(summary, cards).encode(), "text/html; charset=utf-8")
     return uri
