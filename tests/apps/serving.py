@@ -25,10 +25,14 @@ class Served:
     Args:
         command: `image-analyzer` and what follows it; the port is added.
         answers: Path that answers once it is up.
+        log: Its output; the process works in the folder of this file.
+        port: Any free one if 0.
     """
 
-    def __init__(self, night: Night, command: list[str], answers: str, log: Path, more: Mapping[str, str]) -> None:
-        (port,) = free_ports(1)
+    def __init__(
+        self, night: Night, command: list[str], answers: str, log: Path, more: Mapping[str, str], port: int = 0
+    ) -> None:
+        port = port or free_ports(1)[0]
         self.url, self.log = f"http://127.0.0.1:{port}", log
         environment = {**os.environ, **night.environment, **more}
         with log.open("wb") as output:
@@ -38,6 +42,7 @@ class Served:
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
+                cwd=log.parent,
             )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:

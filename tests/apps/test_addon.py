@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from browsing import TALL, browser, look_at
 from conftest import Night, paint, photograph
+from identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from pipeline import Pipeline
 from playwright.sync_api import Browser, Page, expect
 from serving import Served
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 from caption_desk.desk import may_enter, plain
 from image_analyzer.cli import app
+from image_analyzer.local.stack import free_ports
 from image_analyzer.reports import RunReport
 
 __all__ = ["browser"]
@@ -332,6 +334,49 @@ def test_others_are_let_in_only_where_they_sign_in(
     assert not may_enter(user, ("@example.com", "da@example.org"))
     assert not may_enter({**user, "email_verified": False}, ())
     assert not may_enter({}, ("@",)) or not may_enter({"sub": "x"}, ("@example.org",))
+
+
+def test_decisions_are_signed_by_who_signed_in(night: Night, browser: Browser, tmp_path: Path) -> None:
+    """With an identity provider set up nothing is shown before the sign-in; its address signs; others are turned away."""
+    provider, (port,) = IdentityProvider(), free_ports(1)
+    secrets = tmp_path / ".streamlit" / "secrets.toml"
+    secrets.parent.mkdir()
+    secrets.write_text(
+        f'[auth]\nredirect_uri = "http://127.0.0.1:{port}/oauth2callback"\ncookie_secret = "{"c" * 40}"\n'
+        f'client_id = "{CLIENT_ID}"\nclient_secret = "{CLIENT_SECRET}"\n'
+        f'server_metadata_url = "{provider.url}/.well-known/openid-configuration"\n'
+    )
+    more = {"APP_USERS": "@example.org"}
+    pipeline = Pipeline(night)
+    pipeline.land(a__jpg=paint("red"))
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(pipeline.run).result()
+    served = Served(night, ["app", "--host", "127.0.0.1"], ALIVE, tmp_path / "app.log", more, port)
+    try:
+        page = browser.new_context(viewport=TALL).new_page()
+        page.set_default_timeout(20_000)
+        page.goto(f"{served.url}/review")
+        provider.claims = {"sub": "1", "email": "mallory@example.com", "email_verified": True}
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_text("not among those who may use this")).to_be_visible()
+        assert not page.get_by_text("Review").count()
+        page.get_by_role("button", name="Sign out").click()
+
+        provider.claims = {"sub": "2", "email": "ada@example.org", "email_verified": True}
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_text("Signed in as ada@example.org")).to_be_visible()
+        page.get_by_role("link", name="Review").click()
+        page.get_by_text("Published, by chance").click()
+        page.get_by_role("button", name="Accept").click()
+        expect(page.get_by_text("Nothing waits here.")).to_be_visible()
+        look_at(page, "review-signed-in")
+    finally:
+        served.stop()
+        provider.stop()
+    assert ("approved", "ada@example.org") == (
+        pipeline.rows()["a.jpg"]["REVIEW_STATUS"], pipeline.rows()["a.jpg"]["REVIEWED_BY"],
+    )  # fmt: skip
+    assert CLIENT_SECRET not in served.log.read_text()
 
 
 def test_text_of_others_is_no_markup() -> None:
