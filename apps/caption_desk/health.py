@@ -51,8 +51,8 @@ def show() -> None:
                 total,
                 x="REASON",
                 y="IMAGES",
-                x_label="Rows",
-                y_label="",
+                x_label="",
+                y_label="Rows",
                 horizontal=True,
                 alt=_say(total, "REASON", "IMAGES", "Rows"),
             )

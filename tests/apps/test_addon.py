@@ -264,6 +264,7 @@ def test_two_reviewers_on_one_row(make_addon: Callable[..., Addon]) -> None:
 
     expect(second.get_by_text("Not stored: Ada has decided on it meanwhile")).to_be_visible()
     expect(second.get_by_role("textbox", name="Caption in English")).to_have_value("A red square.")
+    expect(second.get_by_role("button", name="Accept")).to_be_enabled()
     look_at(second, "review-conflict")
     assert ("A red square.", "Ada") == (addon.rows()["a.jpg"]["GPT_SUMMARY"], addon.rows()["a.jpg"]["REVIEWED_BY"])
 
