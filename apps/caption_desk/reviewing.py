@@ -72,14 +72,19 @@ def _decide(row: dict[str, Any]) -> None:
         note = st.text_input("Reason (to reject, for decorative, or why a rule does not apply)", key=f"note|{place}")
         same = clean_text(text) == clean_text(sight.candidate or "")
         buttons = st.container(horizontal=True)
+
+        def press(label: str, key: str, *, icon: str | None = None, disabled: bool = False) -> bool:
+            # Keys of this row: who presses twice must not decide on the next row, unseen.
+            return buttons.button(label, f"{key}|{place}", icon=icon, shortcut=f"Alt+{key}", disabled=disabled)
+
         pressed = {
-            Choice.APPROVED if same else Choice.EDITED: buttons.button(
-                "Accept" if same else "Save edit", icon=":material/check:", shortcut="Alt+A", disabled=not allowed
+            Choice.APPROVED if same else Choice.EDITED: press(
+                "Accept" if same else "Save edit", "A", icon=":material/check:", disabled=not allowed
             ),
-            Choice.REJECTED: buttons.button("Reject", shortcut="Alt+X"),
-            Choice.DECORATIVE: buttons.button("Decorative", shortcut="Alt+N"),
+            Choice.REJECTED: press("Reject", "X"),
+            Choice.DECORATIVE: press("Decorative", "N"),
         }
-        if buttons.button("Skip", shortcut="Alt+S"):
+        if press("Skip", "S"):
             _go_on()
         for choice in (choice for choice, is_pressed in pressed.items() if is_pressed):
             decision = Review(

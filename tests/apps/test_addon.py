@@ -188,6 +188,12 @@ def test_what_is_wrong_is_said_plainly(make_addon: Callable[..., Addon], night: 
     assert "local-stack-secret" not in addon.served.log.read_text()
 
 
+def expect_next(page: Page, text: str) -> None:
+    """Wait until the page shows a text and is whole: while it is drawn, fields of the row before are still there."""
+    expect(page.get_by_text(text)).to_be_visible()
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
 def make_waiting(addon: Addon, count: int = 1) -> None:
     """Let pictures wait for a person: both answers broke the contract."""
     for number in range(count):
@@ -218,16 +224,16 @@ def test_a_reviewer_needs_no_mouse(make_addon: Callable[..., Addon]) -> None:
     expect(page.get_by_text("7 words in one sentence: the contract is kept.")).to_be_visible()
     expect(page.get_by_role("button", name="Save edit")).to_be_enabled()
     page.keyboard.press("Alt+A")
-    expect(page.get_by_text("2 to look at")).to_be_visible()
+    expect_next(page, "2 to look at")
 
     page.keyboard.press("Alt+X")
-    expect(page.get_by_text("Not stored: say why the caption is rejected")).to_be_visible()
+    expect_next(page, "Not stored: say why the caption is rejected")
     note = page.get_by_label("Reason")
     note.focus()
     page.keyboard.type("tells nothing")
     page.keyboard.press("Enter")
     page.keyboard.press("Alt+X")
-    expect(page.get_by_text("1 to look at")).to_be_visible()
+    expect_next(page, "1 to look at")
     page.get_by_label("Reason").focus()
     page.keyboard.type("a plain divider")
     page.keyboard.press("Enter")
