@@ -25,7 +25,7 @@ _QUEUES = {
 }
 _ANY = ""
 _AT_ONCE = 25
-_ROWS, _SHOWN, _CONFLICT = "review_rows", "review_queue", "review_conflict"
+_ROWS, _SHOWN, _CONFLICT, _STORED = "review_rows", "review_queue", "review_conflict", "review_stored"
 
 
 def show() -> None:
@@ -50,6 +50,8 @@ def show() -> None:
     rows: list[dict[str, Any]] = st.session_state[_ROWS]
     if conflict := st.session_state.pop(_CONFLICT, ""):
         st.warning(f"Not stored: {plain(conflict)}. This is how the row is now.", icon=":material/sync_problem:")
+    if stored := st.session_state.pop(_STORED, ""):
+        st.success(stored, icon=":material/check:")
     if not rows:
         st.success("Nothing waits here.")
         return
@@ -155,7 +157,8 @@ def _store(decision: Review) -> None:
     except ImageAnalyzerError as error:
         st.error(f"Not stored: {plain(str(error))}.")
     else:
-        st.toast(f"Stored: {decision.choice}, {rows} row{'s' if rows > 1 else ''}")
+        # Not a toast: Streamlit's is a dialogue without a name.
+        st.session_state[_STORED] = f"Stored: {decision.choice}, {rows} row{'s' if rows > 1 else ''}"
         _go_on()
 
 

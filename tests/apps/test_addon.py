@@ -363,16 +363,19 @@ def test_decisions_are_signed_by_who_signed_in(night: Night, browser: Browser, t
         page = browser.new_context(viewport=TALL).new_page()
         page.set_default_timeout(20_000)
         page.goto(f"{served.url}/review")
+        expect_next(page, "Sign in")
         provider.claims = {"sub": "1", "email": "mallory@example.com", "email_verified": True}
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_text("not among those who may use this")).to_be_visible()
         assert not page.get_by_text("Review").count()
         page.get_by_role("button", name="Sign out").click()
+        expect_next(page, "Sign in")
 
         provider.claims = {"sub": "2", "email": "ada@example.org", "email_verified": True}
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_text("Signed in as ada@example.org")).to_be_visible()
         page.get_by_role("link", name="Review").click()
+        expect_next(page, "Nothing waits here.")
         page.get_by_text("Published, by chance").click()
         page.get_by_role("button", name="Accept").click()
         expect(page.get_by_text("Nothing waits here.")).to_be_visible()
