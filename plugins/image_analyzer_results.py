@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 if TYPE_CHECKING:
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 _PREFIX = "/image-analyzer"
+# An API server may live below a path of its host; links of views are taken as they are.
+_LINKS = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + _PREFIX
 _DAG_ID = "caption_images"
 _RUNS, _PICTURES = 20, 60
 # Pages of ours need no script; the contact sheet lies in a bucket that others may write to.
@@ -76,10 +80,10 @@ class ImageAnalyzerPlugin(AirflowPlugin):
     name = "image_analyzer"
     fastapi_apps = [{"app": _WhenAsked(), "url_prefix": _PREFIX, "name": "Smart Image Analyzer"}]  # noqa: RUF012 - Airflow's form
     external_views = [  # noqa: RUF012
-        {"name": "Results", "href": f"{_PREFIX}/results", "destination": "nav", "url_route": "image_results"},
+        {"name": "Results", "href": f"{_LINKS}/results", "destination": "nav", "url_route": "image_results"},
         {
             "name": "Results",
-            "href": f"{_PREFIX}/runs/{{RUN_ID}}",
+            "href": f"{_LINKS}/runs/{{RUN_ID}}",
             "destination": "dag_run",
             "url_route": "image_results_of_run",
         },

@@ -71,7 +71,7 @@ class Gate:
             else:
                 await self._app(scope, self._bounded(receive), tagged)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", "other")  # the app names it in the scope
             seconds = time.monotonic() - started
             metrics.REQUESTS.labels(scope["method"] if route != "other" else "", route, status).inc()
             metrics.SECONDS.labels(route).observe(seconds)
@@ -92,7 +92,7 @@ class Gate:
             detail = f"This key may send {self._rate.amount} requests a minute."
             return problem(429, detail, "rate_limited", {"retry-after": str(wait_s)})
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._most_bytes:
+        if not (length.isascii() and length.isdigit()) or int(length) > self._most_bytes:
             return problem(413, f"A request may have {self._most_bytes} bytes.", "too_large")
         return None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -42,6 +43,7 @@ from image_analyzer.records import Status
 from image_analyzer.settings import Settings, load_settings
 from image_analyzer.steps.upload import Upload, Uploaded, caption_object, caption_upload
 
+log = logging.getLogger(__name__)
 _FORM_OVERHEAD_BYTES = 16_384
 _READY_FOR_S = 5.0
 _MOST_FIELDS = MOST_LANGUAGES + 8
@@ -52,7 +54,8 @@ class Service:
 
     def __init__(self, settings: Settings, faces: Faces) -> None:
         self.settings, self.faces = settings, faces
-        self._ready: tuple[float, dict[str, str]] = (0.0, {})
+        self._ready: tuple[float, tuple[str, ...]] = (0.0, ())
+        self._one_looks = anyio.CapacityLimiter(1)
 
     @property
     def desk(self) -> ReviewDesk:
@@ -65,17 +68,15 @@ class Service:
         """Return known languages, those of the settings if none are asked for."""
         return parse_languages(wanted) if wanted else self.settings.caption_languages
 
-    def readiness(self) -> dict[str, str]:
-        """Return what is wrong, by subject; looked at every few seconds at most, by whoever asks first."""
+    async def not_ready(self) -> tuple[str, ...]:
+        """Return what does not answer; looked at every few seconds at most, by one request, however many ask."""
+        return await anyio.to_thread.run_sync(self._look, limiter=self._one_looks)
+
+    def _look(self) -> tuple[str, ...]:
         at, found = self._ready
         if time.monotonic() - at > _READY_FOR_S:
-            found = {}
             looks = {"bucket": self._look_at_bucket, "warehouse": self._look_at_warehouse}
-            for subject, look in looks.items():
-                try:
-                    look()
-                except ImageAnalyzerError as error:
-                    found[subject] = str(error)
+            found = tuple(subject for subject, look in looks.items() if not _answers(subject, look))
             self._ready = (time.monotonic(), found)
         return found
 
@@ -86,6 +87,16 @@ class Service:
     def _look_at_warehouse(self) -> None:
         if self.faces.desk:
             self.faces.desk.search(Search(), 1)
+
+
+def _answers(subject: str, look: Callable[[], None]) -> bool:
+    """Tell whether a look succeeds. Why not is for the log: whoever asks a probe has shown no key."""
+    try:
+        look()
+    except ImageAnalyzerError as error:
+        log.warning("the %s does not answer: %s", subject, error)
+        return False
+    return True
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -118,11 +129,13 @@ def _add_probes(app: FastAPI, service: Service) -> None:
         return {"status": "ok"}
 
     @app.get("/readyz", tags=["probes"], responses={503: {"description": "Something it needs does not answer"}})
-    def readyz() -> JSONResponse:
+    async def readyz() -> JSONResponse:
         """Tell whether bucket and warehouse answer."""
-        wrong = service.readiness()
-        return JSONResponse(
-            {"status": "not ready", "problems": wrong} if wrong else {"status": "ok"}, 503 if wrong else 200
+        silent = await service.not_ready()
+        return (
+            JSONResponse({"status": "not ready", "no_answer": silent}, 503)
+            if silent
+            else JSONResponse({"status": "ok"})
         )
 
     @app.get("/metrics", tags=["probes"], response_class=PlainTextResponse)
@@ -157,7 +170,7 @@ def _add_captions(app: FastAPI, service: Service) -> None:
         return show_upload(uploaded)
 
 
-async def _read_form(request: Request, service: Service) -> Any:
+async def _read_form(request: Request, service: Service) -> Callable[[], Uploaded]:
     async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
@@ -184,7 +197,7 @@ def _validated() -> Iterator[None]:
         raise RequestValidationError(error.errors()) from None
 
 
-async def _read_address(request: Request, service: Service) -> Any:
+async def _read_address(request: Request, service: Service) -> Callable[[], Uploaded]:
     try:
         document = json.loads(await request.body())
     except ValueError:
@@ -206,7 +219,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
     def get_image(
         sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the bytes")],
     ) -> list[ImageOut]:
-        """Return every address that holds these bytes, with its captions."""
+        """Return the addresses that hold these bytes with their captions, a thousand rows at most."""
         found = show_rows(service.desk.search(Search(sha256=sha256), 1_000))
         if not found:
             raise HTTPException(404, "No row has these bytes.")

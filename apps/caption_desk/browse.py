@@ -8,9 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from caption_desk.desk import load_desk, remark, small_picture
+from caption_desk.desk import choose_language, load_desk, remark, small_picture
 from image_analyzer.contactsheet import Card, render_gallery
-from image_analyzer.languages import display_name, supported_languages
 from image_analyzer.ports import ReviewDesk, Search
 from image_analyzer.records import Status
 from image_analyzer.sheets import write_csv
@@ -45,7 +44,7 @@ def show() -> None:
         cards = [Card.from_row(row, small_picture(row["THUMBNAIL_URI"] or "")) for row in page]
         st.html(render_gallery(cards))
     _show_steps(cursors, page, more=len(rows) > _PAGE)
-    if st.button("Prepare csv of all rows that fit"):
+    if st.button(f"Prepare csv of the rows that fit, {_FILE:,} at most"):
         content, count = _write_csv(desk.reviews, search)
         st.download_button(f"Download {count} rows", content, "image_results.csv", "text/csv", on_click="ignore")
 
@@ -54,11 +53,8 @@ def _ask() -> Search:
     first, second = st.columns(3), st.columns(3)
     words = first[0].text_input("Words in caption or file name")
     status = first[1].selectbox("Status", ["", *Status], format_func=lambda value: value or "Any")
-    language = first[2].selectbox(
-        "Language",
-        ["", *supported_languages()],
-        format_func=lambda code: display_name(code) if code else "All languages",
-    )
+    with first[2]:
+        language = choose_language()
     label = second[0].text_input("Label hint", help="What the small network saw; it may be wrong.")
     begin = second[1].date_input("Changed from", None)
     end = second[2].date_input("Changed until", None)

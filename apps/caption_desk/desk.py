@@ -13,6 +13,7 @@ import streamlit as st
 from image_analyzer.contactsheet import shrink
 from image_analyzer.errors import ConfigurationError, ImageAnalyzerError
 from image_analyzer.faces import Faces, make_faces
+from image_analyzer.languages import display_name, supported_languages
 from image_analyzer.ports import ReviewDesk
 from image_analyzer.settings import Settings, load_settings
 from image_analyzer.thumbnails import read_pack
@@ -76,7 +77,7 @@ def may_enter(user: Mapping[str, Any], allowed: tuple[str, ...]) -> bool:
         allowed: Addresses, or `@domain`; none: everybody whom the provider signs in.
     """
     address = str(user.get("email") or "").lower()
-    if user.get("email_verified") is False:
+    if str(user.get("email_verified", "")).lower() == "false":  # some providers send a word
         return False
     return not allowed or address in allowed or f"@{address.rpartition('@')[2]}" in allowed
 
@@ -109,6 +110,12 @@ def who() -> str:
     if has_sign_in():
         return str(st.user.get("email") or st.user.get("sub") or "")
     return str(st.session_state.get("name", "")).strip()
+
+
+def choose_language() -> str:
+    """Ask for one language; empty for all."""
+    codes = ["", *supported_languages()]
+    return st.selectbox("Language", codes, format_func=lambda code: display_name(code) if code else "All languages")
 
 
 @st.cache_resource(max_entries=_PACKS, show_spinner=False)

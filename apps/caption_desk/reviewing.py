@@ -9,10 +9,20 @@ from typing import Any
 import streamlit as st
 
 from caption_desk.components import live_text
-from caption_desk.desk import has_sign_in, load_desk, plain, plainly, remark, small_picture, thumbnail, who
+from caption_desk.desk import (
+    choose_language,
+    has_sign_in,
+    load_desk,
+    plain,
+    plainly,
+    remark,
+    small_picture,
+    thumbnail,
+    who,
+)
 from image_analyzer.errors import ChangedMeanwhileError, ImageAnalyzerError
 from image_analyzer.guardrails import count_words
-from image_analyzer.languages import display_name, supported_languages
+from image_analyzer.languages import display_name
 from image_analyzer.ports import Queue, Search
 from image_analyzer.reviews import Choice, Review, Sight, check_text, clean_text, may_be_overruled
 from image_analyzer.steps.review import review
@@ -23,7 +33,6 @@ _QUEUES = {
     Queue.PUBLISHED: "Published, by chance",
     Queue.REJECTED: "Rejected, wants a text",
 }
-_ANY = ""
 _AT_ONCE = 25
 _ROWS, _SHOWN, _CONFLICT, _STORED = "review_rows", "review_queue", "review_conflict", "review_stored"
 
@@ -35,11 +44,8 @@ def show() -> None:
     st.title("Review captions")
     left, middle, right = st.columns([3, 2, 2], vertical_alignment="bottom")
     queue = left.radio("Queue", list(_QUEUES), format_func=_QUEUES.__getitem__, horizontal=True)
-    language = middle.selectbox(
-        "Language",
-        [_ANY, *supported_languages()],
-        format_func=lambda code: display_name(code) if code else "All languages",
-    )
+    with middle:
+        language = choose_language()
     if not has_sign_in():
         right.text_input(
             "Your name", key="name", help="Decisions carry it. Nobody checks it: there is no sign-in here."
@@ -56,43 +62,43 @@ def show() -> None:
         st.success("Nothing waits here.")
         return
     remark(f"{len(rows)} to look at{' or more' if len(rows) == _AT_ONCE else ''}")
-    _decide(rows[0])
+    picture, words = st.columns(2)
+    with picture:
+        _show_picture(rows[0])
+    with words:
+        _show_reasons(rows[0])
+        _decide(rows[0])
 
 
 @st.fragment
 def _decide(row: dict[str, Any]) -> None:
-    """Show one row; typing runs this part of the page only."""
+    """Take a decision on a row; typing runs this part of the page only."""
     sight, place = Sight.of_row(row), f"{row['IMAGE_URI']}|{row['LANGUAGE']}|{row['UPDATED_AT']}"
-    picture, words = st.columns([1, 1])
-    with picture:
-        _show_picture(row)
-    with words:
-        _show_reasons(row)
-        label = f"Caption in {display_name(sight.language)}"
-        text = live_text(label, sight.candidate or "", sight.language, key=f"text|{place}")
-        overrule, allowed = _show_check(text, sight.language, place)
-        note = st.text_input("Reason (to reject, for decorative, or why a rule does not apply)", key=f"note|{place}")
-        same = clean_text(text) == clean_text(sight.candidate or "")
-        buttons = st.container(horizontal=True)
+    label = f"Caption in {display_name(sight.language)}"
+    text = live_text(label, sight.candidate or "", sight.language, key=f"text|{place}")
+    overrule, allowed = _show_check(text, sight.language, place)
+    note = st.text_input("Reason (to reject, for decorative, or why a rule does not apply)", key=f"note|{place}")
+    same = clean_text(text) == clean_text(sight.candidate or "")
+    buttons = st.container(horizontal=True)
 
-        def press(label: str, key: str, *, icon: str | None = None, disabled: bool = False) -> bool:
-            # Keys of this row: who presses twice must not decide on the next row, unseen.
-            return buttons.button(label, f"{key}|{place}", icon=icon, shortcut=f"Alt+{key}", disabled=disabled)
+    def press(label: str, key: str, *, icon: str | None = None, disabled: bool = False) -> bool:
+        # Keys of this row: who presses twice must not decide on the next row, unseen.
+        return buttons.button(label, f"{key}|{place}", icon=icon, shortcut=f"Alt+{key}", disabled=disabled)
 
-        pressed = {
-            Choice.APPROVED if same else Choice.EDITED: press(
-                "Accept" if same else "Save edit", "A", icon=":material/check:", disabled=not allowed
-            ),
-            Choice.REJECTED: press("Reject", "X"),
-            Choice.DECORATIVE: press("Decorative", "N"),
-        }
-        if press("Skip", "S"):
-            _go_on()
-        for choice in (choice for choice, is_pressed in pressed.items() if is_pressed):
-            decision = Review(
-                sight=sight, choice=choice, reviewed_by=who(), text=text, note=note or None, overrule=overrule
-            )
-            _store(decision)
+    pressed = {
+        Choice.APPROVED if same else Choice.EDITED: press(
+            "Accept" if same else "Save edit", "A", icon=":material/check:", disabled=not allowed
+        ),
+        Choice.REJECTED: press("Reject", "X"),
+        Choice.DECORATIVE: press("Decorative", "N"),
+    }
+    if press("Skip", "S"):
+        _go_on()
+    for choice in (choice for choice, is_pressed in pressed.items() if is_pressed):
+        decision = Review(
+            sight=sight, choice=choice, reviewed_by=who(), text=text, note=note or None, overrule=overrule
+        )
+        _store(decision)
 
 
 def _show_picture(row: Mapping[str, Any]) -> None:

@@ -263,7 +263,10 @@ def serve_app(host: str, port: int, *, open_to_all: bool) -> None:
 def _sets_up_sign_in(folder: Path) -> bool:
     """Tell whether Streamlit finds a section `auth` in this folder's secrets."""
     file = folder / ".streamlit" / "secrets.toml"
-    return file.exists() and "auth" in tomllib.loads(file.read_text(encoding="utf-8"))
+    try:
+        return file.exists() and "auth" in tomllib.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{file} is no TOML: {error}") from None
 
 
 def serve_api(host: str, port: int) -> None:

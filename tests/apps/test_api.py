@@ -239,7 +239,7 @@ def test_what_cannot_answer_now_says_when(make_api: Callable[..., Api]) -> None:
     assert (False, True) == (found["stored"], "Snowflake" in found["storage_problem"])
     assert found["image"]["captions"][0]["caption"]
     ready = api.client.get("/readyz")
-    assert (503, {"warehouse"}) == (ready.status_code, set(ready.json()["problems"]))
+    assert (503, {"status": "not ready", "no_answer": ["warehouse"]}) == (ready.status_code, ready.json())
 
 
 def test_a_cap_on_cost_holds_here_too(make_api: Callable[..., Api]) -> None:
