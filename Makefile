@@ -51,6 +51,7 @@ benchmarks: .venv/dev ## Print the figures the README claims
 	@$(BIN)/python benchmarks/languages.py
 	@$(BIN)/python benchmarks/price.py
 	@$(BIN)/python benchmarks/rate.py
+	@$(BIN)/python benchmarks/api.py
 
 .PHONY: evaluate
 evaluate: .venv/dev ## Measure the caption contract on the golden cases: figures, and a report with plots in build/evaluation

@@ -130,6 +130,7 @@ def measure(openai_url: str, arguments: argparse.Namespace) -> None:
         f"{arguments.pictures} pictures, {arguments.at_once} at once; at most {arguments.at_once / LATENCY_S:.0f} a second new"
     )
     print(f"{'':<28}{'requests/s':>11}{'p50 s':>8}{'p99 s':>8}{'failed':>8}{'paid calls':>12}")
+    rates: dict[str, dict[str, float]] = {"new": {}, "again": {}}
     for name, (command, port) in contenders.items():
         control_openai(openai_url, "reset", {"latency_s": LATENCY_S})
         process = serve(command, port)
@@ -138,6 +139,7 @@ def measure(openai_url: str, arguments: argparse.Namespace) -> None:
                 before = len(control_openai(openai_url, "calls")["calls"])
                 took, seconds, failed = asyncio.run(load(f"http://127.0.0.1:{port}", pictures, arguments.at_once))
                 calls = len(control_openai(openai_url, "calls")["calls"]) - before
+                rates[what][name] = len(pictures) / took
                 p50, p99 = seconds[len(seconds) // 2], seconds[int(len(seconds) * 0.99)]
                 print(
                     f"{name + ', ' + what:<28}{len(pictures) / took:>11.1f}{p50:>8.2f}{p99:>8.2f}{failed:>8}{calls:>12}",
@@ -146,6 +148,10 @@ def measure(openai_url: str, arguments: argparse.Namespace) -> None:
         finally:
             process.terminate()
             process.wait()
+    for what, by_name in rates.items():
+        print(
+            f"{what}: {by_name['this service'] / by_name['bare handler']:.2f} of the bare handler's requests a second"
+        )
 
 
 if __name__ == "__main__":

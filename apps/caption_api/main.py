@@ -36,7 +36,7 @@ from caption_api.models import (
 )
 from caption_api.problems import answer_with_problems
 from image_analyzer.errors import ConfigurationError, ImageAnalyzerError
-from image_analyzer.faces import Faces, make_faces
+from image_analyzer.faces import Faces, make_faces, warm_up
 from image_analyzer.languages import parse_languages
 from image_analyzer.ports import ReviewDesk, Search
 from image_analyzer.records import Status
@@ -108,6 +108,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     settings = settings or load_settings()
     settings.need("api_keys")
     service = Service(settings, make_faces(settings))
+    warm_up(settings)
     app = FastAPI(title="Smart Image Analyzer", version="1", description=ABOUT, redoc_url=None)
     answer_with_problems(app)
     _add_probes(app, service)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import streamlit as st
 
 from image_analyzer.contactsheet import shrink
 from image_analyzer.errors import ConfigurationError, ImageAnalyzerError
-from image_analyzer.faces import Faces, make_faces
+from image_analyzer.faces import Faces, make_faces, warm_up
 from image_analyzer.languages import display_name, supported_languages
 from image_analyzer.ports import ReviewDesk
 from image_analyzer.settings import Settings, load_settings
@@ -46,7 +47,9 @@ class Desk(NamedTuple):
 def load_desk() -> Desk:
     """Build everything once for all sessions."""
     settings = load_settings()
-    return Desk(settings, make_faces(settings))
+    desk = Desk(settings, make_faces(settings))
+    threading.Thread(target=warm_up, args=(settings,), daemon=True).start()  # while the first person looks around
+    return desk
 
 
 def plain(text: str) -> str:

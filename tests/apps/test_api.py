@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,18 @@ def test_what_cannot_answer_now_says_when(make_api: Callable[..., Api]) -> None:
     assert found["image"]["captions"][0]["caption"]
     ready = api.client.get("/readyz")
     assert (503, {"status": "not ready", "no_answer": ["warehouse"]}) == (ready.status_code, ready.json())
+
+
+def test_pictures_at_the_same_time_are_all_stored_and_each_is_paid_once(make_api: Callable[..., Api]) -> None:
+    """Rows of requests that wait for the table go into it together; the same picture twice at once is one payment."""
+    api = make_api(latency_s=0.2)
+    pictures = [paint("red", (40 + number % 9, 30)) for number in range(12)]
+
+    with ThreadPoolExecutor(len(pictures)) as people:
+        answers = list(people.map(lambda numbered: api.upload(numbered[1], f"{numbered[0]}.jpg"), enumerate(pictures)))
+
+    assert {(200, True)} == {(answer.status_code, answer.json()["stored"]) for answer in answers}
+    assert 9 == len(api.night.calls()) == len({row["SHA256"] for row in api.rows().values()})
 
 
 def test_a_cap_on_cost_holds_here_too(make_api: Callable[..., Api]) -> None:

@@ -107,12 +107,14 @@ def test_merge_twice_is_merge_once(bench: Bench) -> None:
     assert [(0,)] == bench.query("SELECT COUNT(*) FROM IMAGE_RESULTS_HISTORY")
 
 
-def test_text_survives_as_it_is(bench: Bench) -> None:
-    """Quotes, backslashes, percent signs, emoji and other scripts come back the same."""
-    text = 'O\'Hara: "50% \\n" 猫 \U0001f600 %(x)s.'
-    bench.merge(row(text))
+@pytest.mark.parametrize("rows", [1, 2, 101])
+def test_text_survives_as_it_is(bench: Bench, rows: int) -> None:
+    """Quotes, backslashes, percent signs, emoji and other scripts come back the same, staged as a few rows or as a file."""
+    text = 'O\'Hara: "50% \\n" 猫 \U0001f600 %(x)s ?.'
+    bench.merge(*(row(text, of=obj(f"{number}'\\\n.jpg")) for number in range(rows)))
 
-    assert [(text,)] == bench.query("SELECT GPT_SUMMARY FROM IMAGE_RESULTS")
+    assert [(text, rows)] == bench.query("SELECT GPT_SUMMARY, COUNT(*) FROM IMAGE_RESULTS GROUP BY 1")
+    assert [("0'\\\n.jpg",)] == bench.query("SELECT FILE_NAME FROM IMAGE_RESULTS WHERE IMAGE_URI LIKE 's3://b/0%%'")
 
 
 def test_types_are_the_tables(bench: Bench) -> None:

@@ -13,6 +13,7 @@ from image_analyzer.errors import BudgetExceededError, ItemError, RetryableError
 from image_analyzer.faces import make_faces
 from image_analyzer.records import ErrorCode
 from image_analyzer.reviews import Choice, Review, Sight
+from image_analyzer.steps.asking import make_key
 from image_analyzer.steps.review import review
 from image_analyzer.steps.upload import DeskTools, Upload, caption_object, caption_upload, safe_name, store_rows
 from image_analyzer.thumbnails import read_pack
@@ -153,6 +154,23 @@ def test_no_answer_is_an_error_not_a_row(pipeline: Pipeline) -> None:
     assert {} == pipeline.rows()
 
     assert caption_upload(tools(pipeline), Upload(paint("red"), "a.jpg", ("en",))).stored
+
+
+def test_who_asks_already_is_waited_for_but_not_for_long(pipeline: Pipeline) -> None:
+    """A caption that another process is asking for is not paid for a second time; whoever waits is told to come again."""
+    desk = tools(pipeline, openai_timeout_s=0.5)
+    picture = paint("red")
+    captioner = desk.captioner("another")
+    key = make_key(hashlib.sha256(picture).hexdigest(), "en", captioner)
+    claim = desk.ledger.claim(key, "another")
+
+    with pytest.raises(RetryableError, match="another process asks"):
+        caption_upload(desk, Upload(picture, "red.jpg", ("en",)))
+    assert ({}, []) == (pipeline.rows(), pipeline.night.calls())
+
+    assert claim is not None
+    desk.ledger.release(key, claim, None)
+    assert caption_upload(desk, Upload(picture, "red.jpg", ("en",))).stored
 
 
 def test_an_object_captioned_at_once_is_the_runs_row(pipeline: Pipeline) -> None:

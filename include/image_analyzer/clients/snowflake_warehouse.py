@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from snowflake.connector.cursor import SnowflakeCursor
 
 _STAGE_CHUNK = 20_000
+# A few rows are one INSERT; a file on a stage takes half a dozen statements. Snowflake's text of a statement ends at 1 MB.
+_INSERTED, _INSERTED_LETTERS = 100, 200_000
 _MOST_OFFENDERS = 20
 _TRIED_AGAIN = json.dumps(sorted(TRIED_AGAIN))
 _Item = TypeVar("_Item")
@@ -178,8 +180,11 @@ def _stage(cursor: SnowflakeCursor, documents: Iterable[Mapping[str, Any]]) -> i
     cursor.execute(statement("create_stage"))
     staged = 0
     for chunk in _chunks((_dump(document) for document in documents), _STAGE_CHUNK):
-        frame = pd.DataFrame({"ROW_JSON": chunk})
-        write_pandas(cursor.connection, frame, "RUN_STAGE", quote_identifiers=False, compression="gzip")
+        if len(chunk) <= _INSERTED and sum(map(len, chunk)) <= _INSERTED_LETTERS:
+            cursor.executemany(statement("insert_stage"), [{"row_json": document} for document in chunk])
+        else:
+            frame = pd.DataFrame({"ROW_JSON": chunk})
+            write_pandas(cursor.connection, frame, "RUN_STAGE", quote_identifiers=False, compression="gzip")
         staged += len(chunk)
     return staged
 

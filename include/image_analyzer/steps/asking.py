@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -37,6 +39,7 @@ class CaptionOptions(Record):
         languages_per_call: Languages of one picture that one request asks for.
         give_up_after: So many failures in a row without one answer end the step: the server is down.
         look_again_s: Pause before looking again for a caption that another batch is asking for.
+        wait_for_others_s: How long that is waited for. A run waits until the claim is stale, a person does not.
     """
 
     hint_min_score: float
@@ -44,6 +47,7 @@ class CaptionOptions(Record):
     languages_per_call: int = 1
     give_up_after: int = 20
     look_again_s: float = 2.0
+    wait_for_others_s: float = math.inf
 
 
 class Question(NamedTuple):
@@ -89,7 +93,7 @@ class Asking:
         adopter: Lands a job of another batch; None while its answers may come.
 
     Attributes:
-        elsewhere: Questions that an unfinished job of another batch asks, and who that is.
+        elsewhere: Questions that another batch or its unfinished job asks, and what to wait for.
     """
 
     def __init__(
@@ -121,7 +125,12 @@ class Asking:
         groups = group_questions(questions, size)
         try:
             await self._work_off(with_progress("caption", self._batch_id, groups, len(groups)), len(groups))
+            until = time.monotonic() + self._options.wait_for_others_s
             while self._held_by_others and self._stop is None:
+                if time.monotonic() > until:
+                    wait = "another process asks for this caption: try again in some minutes"
+                    self.elsewhere.update({question.key: wait for question in self._held_by_others})
+                    return
                 held, self._held_by_others = group_questions(self._held_by_others, size), []
                 log.info("%s waits for %d pictures that another batch is asking about", self._batch_id, len(held))
                 await asyncio.sleep(self._options.look_again_s)

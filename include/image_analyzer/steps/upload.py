@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple, cast
+from uuid import uuid4
 
 from image_analyzer.errors import BudgetExceededError, ItemError, RetryableError
 from image_analyzer.ports import Captioner, HeldFiles, HintModel, ObjectStore, Warehouse
@@ -24,7 +25,7 @@ from image_analyzer.records import (
     Status,
     Steps,
 )
-from image_analyzer.steps.asking import CaptionOptions
+from image_analyzer.steps.asking import CaptionOptions, owner_name
 from image_analyzer.steps.batchfiles import METADATA, BatchFiles
 from image_analyzer.steps.caption import caption
 from image_analyzer.steps.hint import hint
@@ -175,7 +176,8 @@ class _Desk:
         """Read the picture."""
         self._store.hold(ref)
         entry = ManifestEntry(object=ref, languages=languages)
-        batch_id = f"upload-{self._sha256[:16]}"
+        # A name of its own: of two who bring the same picture at once one asks, the other waits for the answer.
+        batch_id = f"upload-{self._sha256[:16]}-{uuid4().hex[:8]}"
         manifest = Manifest(run_id="adhoc", batch_id=batch_id, steps=Steps.CAPTIONS, entries=(entry,), source=source)
         self._files.write_record("manifest.json", manifest)
         prepare(self._store, self._files.manifest_uri, self._tools.prepare)
@@ -197,7 +199,7 @@ class _Desk:
         tools, uri = self._tools, self._files.manifest_uri
         hint(self._store, uri, *tools.hint_model)
         patient = cast("Warehouse", _Patient(tools.warehouse)) if tools.warehouse else None
-        captioner, adopter = tools.captioner(uri), tools.adopter()
+        captioner, adopter = tools.captioner(owner_name(self._files.manifest())), tools.adopter()
         caption(self._store, patient, tools.ledger, uri, captioner, tools.options, adopter=adopter)
         rows = tuple(read_rows(self._store, uri))
         answered = [row for row in rows if row.status in _ANSWERED]
