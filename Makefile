@@ -36,6 +36,15 @@ app: .venv/apps ## Start the embedded stack and the Streamlit add-on on it
 	@$(BIN)/image-analyzer local up
 	@eval "$$($(BIN)/image-analyzer local env)" && $(BIN)/image-analyzer init && $(BIN)/image-analyzer app
 
+.PHONY: train
+train: .venv/train ## Train the hint model on a folder of class folders: make train DATA=photos/ NAME=flowers
+	@$(BIN)/python models/train.py "$(DATA)" --name "$(or $(NAME),hints)" $(OPTIONS)
+
+.PHONY: mlflow
+mlflow: .venv/train ## Look at trainings and evaluations: MLflow's own pages
+	@mkdir -p .mlflow
+	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --backend-store-uri sqlite:///.mlflow/mlflow.db --host 127.0.0.1 --port 5000
+
 .PHONY: down
 down: .venv/demo ## Stop them
 	@$(BIN)/image-analyzer local down
@@ -71,8 +80,8 @@ dictionary: .venv/demo ## Write the data dictionary anew, after a change of incl
 
 .PHONY: lock
 lock: .venv/uv ## Solve the requirements anew, after a change of a .in file
-	@for name in -bootstrap "" -demo -apps -dev; do \
-	  constraint=; case $$name in -demo|-apps|-dev) constraint="-c requirements.txt";; esac; \
+	@for name in -bootstrap "" -demo -apps -train -dev; do \
+	  constraint=; case $$name in -demo|-apps|-train|-dev) constraint="-c requirements.txt";; esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $$constraint \
 	    requirements$$name.in --output-file requirements$$name.txt || exit 1; done
 
@@ -98,8 +107,14 @@ clean-local: .venv/demo ## Stop the embedded stack and delete its data
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-apps.txt
 	@touch $@
 
+.venv/train: requirements-train.txt pyproject.toml .venv/uv
+	@echo "Installing what training needs: TensorFlow and MLflow"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-train.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
 .venv/dev: requirements-dev.txt pyproject.toml .venv/uv
 	@echo "Installing what tests and lint need"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	@touch $@ .venv/demo .venv/apps
+	@touch $@ .venv/demo .venv/apps .venv/train
