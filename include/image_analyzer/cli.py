@@ -22,7 +22,7 @@ app = typer.Typer(
     "or `.env`; `image-analyzer doctor` checks them.",
 )
 local = typer.Typer(no_args_is_help=True, help="The embedded stack: S3, Snowflake and OpenAI on this machine.")
-model = typer.Typer(no_args_is_help=True, help="The hint model: list, convert, look at.")
+model = typer.Typer(no_args_is_help=True, help="The hint model: list, choose, convert.")
 app.add_typer(local, name="local")
 app.add_typer(model, name="model")
 console = Console()
@@ -117,13 +117,25 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of pictures to be captioned live, too; paid, each once.", file_okay=False),
     ] = None,
-    language: Annotated[list[str] | None, typer.Option(help="Languages of the live captions.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Languages of those captions.")] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Ask the model for the golden captions instead of taking the recorded answers; paid."
+        ),
+    ] = False,
+    accept: Annotated[
+        bool,
+        typer.Option("--accept", help="Make what was measured the champion: writes recording.json and champion.json."),
+    ] = False,
+    track: Annotated[bool, typer.Option("--track", help="Log to MLflow.")] = False,
 ) -> None:
-    """Measure the caption contract on judged answers, and a live captioner on pictures; 1 if a case got worse."""
-    from image_analyzer.commands import evaluate_contract
+    """Measure the caption contract on judged answers, and golden pictures against the champion; 1 if anything got worse."""
+    from image_analyzer.evaluating import Wanted, run_evaluation
 
+    wanted = Wanted(cases, out, pictures, tuple(language or ()), live, accept, track)
     with _plain_errors():
-        sound = evaluate_contract(console, load_settings, cases, out, pictures, tuple(language or ()))
+        sound = run_evaluation(console, load_settings, wanted)
     if not sound:
         raise typer.Exit(1)
 
@@ -245,7 +257,7 @@ def local_demo() -> None:
 
 @model.command("list")
 def model_list() -> None:
-    """List the models below `models/`, the chosen one marked."""
+    """List the models that are here, the chosen one marked."""
     from image_analyzer.commands import list_models
 
     with _plain_errors():
@@ -253,12 +265,20 @@ def model_list() -> None:
 
 
 @model.command("use")
-def model_use(name: Annotated[str, typer.Argument(help="Folder below `models/`.")]) -> None:
-    """Choose the model of the next runs: checks it and writes HINT_MODEL into `.env`."""
+def model_use(
+    wanted: Annotated[
+        str,
+        typer.Argument(
+            help="`imagenet`, a model that is here, or of MLflow a run's id, an alias such as `champion`, or NAME@ALIAS."
+        ),
+    ],
+) -> None:
+    """Choose the model of the next runs: brings it from MLflow if need be, checks it, writes HINT_MODEL into `.env`."""
     from image_analyzer.commands import use_model
 
     with _plain_errors():
-        console.print(f"HINT_MODEL={name} is set in {use_model(name)}")
+        name, file = use_model(load_settings(), wanted)
+        console.print(f"HINT_MODEL={name} is set in {file}", soft_wrap=True)
 
 
 @model.command("convert")
@@ -270,7 +290,7 @@ def model_convert(
             exists=True,
         ),
     ],
-    name: Annotated[str, typer.Argument(help="Name of the folder to make below `models/`.")],
+    name: Annotated[str, typer.Argument(help="Name of the folder to make below MODELS_DIR.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the manifest.")] = "unstated",
     scaling: Annotated[
         str, typer.Option(help="How the model was trained to see: `keras` (-1..1) or `imagenet` (mean and deviation).")
@@ -280,5 +300,6 @@ def model_convert(
     from image_analyzer.conversion import convert_saved_model
 
     with _plain_errors():
-        folder = convert_saved_model(saved_model, name, licence=licence, scaling=scaling)
+        models = load_settings().models_dir
+        folder = convert_saved_model(saved_model, name, licence=licence, scaling=scaling, models_folder=models)
     console.print(f"{folder}: choose it with HINT_MODEL={name}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mimetypes
 import os
+import shutil
 import sys
+import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from image_analyzer import wiring
-from image_analyzer.errors import ConfigurationError, ItemError
-from image_analyzer.evaluation import evaluate, read_cases, render_evaluation, score_live
+from image_analyzer.clients.mlflow_tracker import HINT_MODEL, MlflowTracker
+from image_analyzer.errors import ConfigurationError
 from image_analyzer.faces import make_faces
 from image_analyzer.languages import parse_languages
 from image_analyzer.records import Reason, RunRequest
@@ -137,71 +138,14 @@ def show_results(console: Console, settings: Settings, output: str, filters: Map
         console.print(f"{len(rows)} rows")
 
 
-def evaluate_contract(
-    console: Console,
-    read_settings: Callable[[], Settings],
-    folder: Path,
-    out: Path,
-    pictures: Path | None,
-    languages: tuple[str, ...],
-) -> bool:
-    """Evaluate, write `evaluation.html` and `evaluation.json` and print the figures; return whether no case got worse.
-
-    Args:
-        read_settings: Called only where pictures are captioned: judging recorded answers needs no settings.
-    """
-    found = evaluate(read_cases(folder))
-    if pictures is not None:
-        found = found.model_copy(
-            update={"live": score_live(_caption_folder(console, read_settings(), pictures, languages))}
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
-    (out / "evaluation.html").write_text(render_evaluation(found), encoding="utf-8")
-    table = Table("tier", "cases", "judged as expected", box=None)
-    for tier in found.tiers:
-        table.add_row(tier.name, str(tier.expected), f"{tier.share:.1%}")
-    console.print(table)
-    console.print(
-        f"{found.right} of {found.cases} cases right in {len(found.languages)} languages, "
-        f"{found.refused_without_cause} sound captions refused, {found.passed_without_cause} broken ones passed, "
-        f"{found.captions_per_second:.0f} captions per second and core",
-        soft_wrap=True,
-    )
-    for verdict in found.regressions:
-        problems = "; ".join(verdict.problems)
-        console.print(f"{verdict.case.id}: {problems}: {verdict.case.text!r}", markup=False, soft_wrap=True)
-    if found.live:
-        live = found.live
-        console.print(
-            f"{live.model}: {live.accepted} of {live.captions} captions published, {live.at_once} as they came, "
-            f"{live.requests} requests, ${live.cost_usd:.6f}"
-        )
-    console.print(f"Report: {out / 'evaluation.html'}", soft_wrap=True, highlight=False)
-    return not found.regressions
-
-
-def _caption_folder(
-    console: Console, settings: Settings, folder: Path, languages: tuple[str, ...]
-) -> Iterator[ResultRow]:
-    suffixes = {suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("image/")}
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
-    if not paths:
-        raise ConfigurationError(f"{folder} holds no pictures")
-    for path in track(paths, description="captioning"):
-        try:
-            yield from caption_rows(settings, path, languages)
-        except ItemError as error:  # no picture to be judged by
-            console.print(f"{path.name}: {error}", markup=False)
-
-
 def list_models(console: Console, settings: Settings) -> None:
-    """Print the models below `models/`."""
+    """Print the models that are here."""
     from image_analyzer.clients.litert_model import MANIFEST_FILE, read_manifest
 
     chosen = wiring.hint_folder(settings)
     table = Table("", "model", "licence", "origin", "MB")
-    for file in sorted((PROJECT_ROOT / "models").glob(f"*/{MANIFEST_FILE}")):
+    places = dict.fromkeys((wiring.SHIPPED_MODELS, settings.models_dir))
+    for file in sorted(file for place in places for file in place.glob(f"*/{MANIFEST_FILE}")):
         manifest = read_manifest(file.parent)
         size = (file.parent / "model.tflite").stat().st_size / 1e6
         mark = "*" if file.parent == chosen else ""
@@ -210,8 +154,12 @@ def list_models(console: Console, settings: Settings) -> None:
     console.print("* is chosen (HINT_MODEL)" if settings.use_tf_hint else "hints are off (USE_TF_HINT=false)")
 
 
-def use_model(name: str) -> Path:
-    """Write HINT_MODEL into `.env` after loading the model once; return that file.
+def use_model(settings: Settings, wanted: str) -> tuple[str, Path]:
+    """Write HINT_MODEL into `.env` after loading the model once; return its folder's name, and that file.
+
+    Args:
+        wanted: `imagenet`; the name of a model that is here; or what MLflow knows as a run, an alias, or NAME@ALIAS: that is
+            brought here first.
 
     Raises:
         ConfigurationError: There is no such model, or it is damaged.
@@ -220,10 +168,24 @@ def use_model(name: str) -> Path:
 
     from image_analyzer.clients.litert_model import load_model
 
-    load_model(PROJECT_ROOT / "models" / name, 1)
+    name = wiring.IMAGENET_MODEL if wanted == "imagenet" else wanted
+    if not wiring.find_model(settings, name).is_dir():
+        name = _bring_model(wiring.make_tracker(settings), wanted, settings.models_dir)
+    load_model(wiring.find_model(settings, name), 1)
     file = PROJECT_ROOT / ".env"
     set_key(file, "HINT_MODEL", name, quote_mode="never")
-    return file
+    return name, file
+
+
+def _bring_model(tracker: MlflowTracker, wanted: str, models: Path) -> str:
+    version = tracker.find(wanted)
+    if Path(version.folder_name).name != version.folder_name:
+        raise ConfigurationError(f"MLflow calls that model {version.folder_name!r}, which is no name of a folder")
+    models.mkdir(parents=True, exist_ok=True)
+    if not (models / version.folder_name).is_dir():
+        with tempfile.TemporaryDirectory(dir=models, prefix=".bringing-") as scratch:
+            shutil.move(tracker.fetch(version.run_id, HINT_MODEL, Path(scratch)), models / version.folder_name)
+    return version.folder_name
 
 
 def serve_app(host: str, port: int, *, open_to_all: bool) -> None:

@@ -20,18 +20,23 @@ from image_analyzer.clients.litert_model import (
 )
 from image_analyzer.errors import ConfigurationError
 from image_analyzer.hints import Preprocessing
-from image_analyzer.settings import PROJECT_ROOT
 
 CLASSES_FILE = "label_classes.npy"
 # Pixel values in 0..1 become (value - mean) / std.
-_SCALINGS = {
+SCALINGS = {
     "keras": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # keras.applications.mobilenet_v2: -1..1
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
 
 def convert_saved_model(
-    saved_model: Path, name: str, *, licence: str, scaling: str, models_folder: Path = PROJECT_ROOT / "models"
+    saved_model: Path,
+    name: str,
+    *,
+    licence: str,
+    scaling: str,
+    models_folder: Path,
+    origin: str = "",
 ) -> Path:
     """Convert and check a model; return its folder.
 
@@ -39,12 +44,13 @@ def convert_saved_model(
         saved_model: With `label_classes.npy` (class names in output order) in it or beside it, and perhaps
             `label_aliases.json`.
         scaling: `keras` or `imagenet`.
+        origin: Where the model comes from, for its manifest; the SavedModel's name if empty.
 
     Raises:
         ConfigurationError: Something is missing or does not fit together.
     """
-    if scaling not in _SCALINGS:
-        raise ConfigurationError(f"--scaling {scaling}: choose {' or '.join(_SCALINGS)}")
+    if scaling not in SCALINGS:
+        raise ConfigurationError(f"--scaling {scaling}: choose {' or '.join(SCALINGS)}")
     classes_file = _find(saved_model, CLASSES_FILE)
     if classes_file is None:
         raise ConfigurationError(f"{CLASSES_FILE} is neither in {saved_model} nor beside it")
@@ -52,11 +58,11 @@ def convert_saved_model(
     content, input_px, classes = _convert(saved_model)
     if classes != len(labels):
         raise ConfigurationError(f"the model has {classes} outputs, {CLASSES_FILE} names {len(labels)} classes")
-    mean, std = _SCALINGS[scaling]
+    mean, std = SCALINGS[scaling]
     text = "\n".join(labels) + "\n"
     manifest = ModelManifest(
         name=name,
-        origin=f"Keras SavedModel {saved_model.name}",
+        origin=origin or f"Keras SavedModel {saved_model.name}",
         licence=licence,
         input_px=input_px,
         preprocessing=Preprocessing(

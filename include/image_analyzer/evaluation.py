@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from image_analyzer.errors import ConfigurationError
 from image_analyzer.guardrails import (
     Action,
@@ -99,6 +101,21 @@ class LiveScore(Record):
     violations: dict[str, int]
 
 
+class Gate(Record):
+    """What golden captions came to beside the champion's.
+
+    Attributes:
+        source: Who answered, and when.
+        new, champion: Figures by name; None where there is no champion yet.
+        problems: What is worse beyond the margins, or cannot be told; none: it may pass.
+    """
+
+    source: str
+    new: dict[str, str | int | float]
+    champion: dict[str, str | int | float] | None
+    problems: tuple[str, ...]
+
+
 class Evaluation(Record):
     """The figures of one evaluation.
 
@@ -122,6 +139,7 @@ class Evaluation(Record):
     policies: dict[str, str]
     wrong: tuple[Verdict, ...]
     live: LiveScore | None = None
+    gate: Gate | None = None
 
     @property
     def regressions(self) -> tuple[Verdict, ...]:
@@ -235,6 +253,11 @@ def _measure_speed(cases: Sequence[Case]) -> float:
     return round(len(cases) / max(time.process_time() - started, 1e-9), 1)
 
 
-def render_evaluation(evaluation: Evaluation) -> str:
-    """Return the report as HTML that needs nothing else."""
-    return load_template("evaluation").render(e=evaluation, actions=[str(action) for action in Action])
+def render_evaluation(evaluation: Evaluation, gallery: str = "") -> str:
+    """Return the report as HTML that needs nothing else.
+
+    Args:
+        gallery: Golden pictures with their captions, as a part of a page.
+    """
+    actions = [str(action) for action in Action]
+    return load_template("evaluation").render(e=evaluation, actions=actions, gallery=Markup(gallery))  # noqa: S704 - rendered by our own template

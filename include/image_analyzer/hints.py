@@ -31,6 +31,11 @@ class Preprocessing(Record):
 
 def preprocess(jpeg: bytes, how: Preprocessing) -> NDArray[np.float32]:
     """Return the model's input for one thumbnail: `(crop_px, crop_px, 3)`, RGB, float32, normalised."""
+    return normalise(crop_square(jpeg, how), how)
+
+
+def crop_square(jpeg: bytes, how: Preprocessing) -> NDArray[np.uint8]:
+    """Return what of a thumbnail a model looks at: `(crop_px, crop_px, 3)`, RGB."""
     with Image.open(io.BytesIO(jpeg)) as image:
         image.draft("RGB", (how.resize_shorter_side_px, how.resize_shorter_side_px))
         rgb = image.convert("RGB")
@@ -38,10 +43,13 @@ def preprocess(jpeg: bytes, how: Preprocessing) -> NDArray[np.float32]:
     width, height = (max(how.crop_px, round(side * scale)) for side in rgb.size)
     rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - how.crop_px) // 2, (height - how.crop_px) // 2
-    square = rgb.crop((left, top, left + how.crop_px, top + how.crop_px))
-    pixels = np.asarray(square, dtype=np.float32) / np.float32(255)
+    return np.asarray(rgb.crop((left, top, left + how.crop_px, top + how.crop_px)))
+
+
+def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
+    """Return pixels 0..255, of one picture or many, as the model was trained to take them."""
     mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
-    normalised: NDArray[np.float32] = (pixels - mean) / std
+    normalised: NDArray[np.float32] = (pixels.astype(np.float32) / np.float32(255) - mean) / std
     return normalised
 
 

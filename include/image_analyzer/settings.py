@@ -149,12 +149,29 @@ class Settings(BaseSettings):
 
     # Hints
     use_tf_hint: bool = Field(True, description="`false`: no label hints.")
-    hint_model: str = Field("imagenet-mobilenet-v2", description="Folder below `models/`, or a path.")
+    hint_model: str = Field(
+        "imagenet-mobilenet-v2", description="Folder below `MODELS_DIR` or the project's `models/`, or a path."
+    )
+    models_dir: Path = Field(
+        PROJECT_ROOT / "models", description="Where trained models go and are looked for; one that all workers see."
+    )
     hint_min_score: float = Field(
         0.6, ge=0, le=1, description="A hint goes to the captioner only at or above this score."
     )
     hint_threads: int = Field(2, ge=1, description="Threads of the hint model.")
     hint_queue: str = Field("default", description="Queue of the hint tasks, for workers of their own.")
+
+    # Training and evaluation
+    train_data: str = Field(
+        "", description="What `train_hint_model` learns from: a folder, an `s3://` prefix, or `results`."
+    )
+    train_name: str = Field("hints", description="Name of the model that it trains; versions of one name compete.")
+    train_cron: str = Field("", description="When `train_hint_model` starts (UTC); only by hand if empty.")
+    mlflow_tracking_uri: str = Field(
+        "", description="MLflow server or store; an sqlite store below `.mlflow/` of the project if empty."
+    )
+
+    evaluate_cron: str = Field("", description="When `evaluate_captions` starts (UTC); only by hand if empty.")
 
     # The run
     schedule_cron: str = Field("0 2 * * *", description="When the nightly run starts (UTC).")

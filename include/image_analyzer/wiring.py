@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import ssl
 from datetime import UTC, datetime
@@ -9,10 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from image_analyzer.clients.mlflow_tracker import MlflowTracker
 from image_analyzer.clients.offline_describer import OfflineDescriber
 from image_analyzer.clients.s3_store import S3Store, make_client
 from image_analyzer.clients.snowflake_session import Connect, connect_arguments
 from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
+from image_analyzer.errors import ConfigurationError
 from image_analyzer.ports import Captioner, HintModel, JobService, ObjectStore
 from image_analyzer.prices import Price, find_price
 from image_analyzer.settings import PROJECT_ROOT, CaptionBackend, CaptionMode, Settings
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from image_analyzer.clients.openai_format import OpenAIFormat
 
 log = logging.getLogger(__name__)
+SHIPPED_MODELS = PROJECT_ROOT / "models"
+IMAGENET_MODEL = "imagenet-mobilenet-v2"
+_SQLITE = "sqlite:///"
 _MOST_BATCHES = 1_000  # below Airflow's max_map_length of 1,024
 
 
@@ -83,6 +89,22 @@ def make_connect(settings: Settings, **timeouts: int) -> Connect:
         return snowflake.connector.connect(**{**arguments, **timeouts})
 
     return connect
+
+
+def make_tracker(settings: Settings) -> MlflowTracker:
+    """Return the MLflow store of trainings and evaluations.
+
+    Raises:
+        ConfigurationError: MLflow is not installed.
+    """
+    if importlib.util.find_spec("mlflow") is None:
+        raise ConfigurationError("MLflow is not installed: make .venv/train, or pip install -r requirements-train.txt")
+    uri = settings.mlflow_tracking_uri or f"sqlite:///{PROJECT_ROOT / '.mlflow' / 'mlflow.db'}"
+    if not uri.startswith(_SQLITE):
+        return MlflowTracker(uri, None)
+    folder = Path(uri.removeprefix(_SQLITE)).absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return MlflowTracker(uri, folder / "artifacts")
 
 
 def make_work_area(settings: Settings) -> WorkArea:
@@ -246,8 +268,13 @@ def model_price(settings: Settings) -> Price:
 
 def hint_folder(settings: Settings) -> Path:
     """Return the folder of the chosen hint model."""
-    chosen = Path(settings.hint_model)
-    return chosen if chosen.is_absolute() else PROJECT_ROOT / "models" / chosen
+    return find_model(settings, settings.hint_model)
+
+
+def find_model(settings: Settings, name: str) -> Path:
+    """Return the folder of a model: what was trained here, else what comes with the project; it may not be there."""
+    trained = settings.models_dir / name
+    return trained if trained.is_dir() else SHIPPED_MODELS / name
 
 
 def make_hint_model(settings: Settings) -> tuple[HintModel | None, str]:

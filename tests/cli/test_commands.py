@@ -13,7 +13,10 @@ from conftest import Night, paint, photograph
 from pipeline import Pipeline
 from typer.testing import CliRunner, Result
 
+from image_analyzer import captions, prompts
 from image_analyzer.cli import app
+from image_analyzer.clients.mlflow_tracker import MlflowTracker
+from image_analyzer.guardrails import check_caption
 
 
 class Shell:
@@ -203,6 +206,114 @@ def test_evaluating_live_captions_pictures_once(night_with_openai: Shell, folder
     assert "2 of 2 captions published, 1 as they came, 1 requests" in result.stdout, result.output
 
 
+class Golden:
+    """Golden captions of one's own: one judged text, the demonstration's photographs, the test server as model."""
+
+    def __init__(self, shell: Shell, folder: Path) -> None:
+        self.shell, self.cases, self.out = shell, folder / "cases", folder / "out"
+        self.cases.mkdir()
+        (self.cases / "one.jsonl").write_text(json.dumps({"id": "a", "text": "A dog runs.", "language": "en"}))
+
+    def run(self, *options: str, **environment: str) -> Result:
+        """Run `image-analyzer evaluate`; `Result.stdout` has long lines whole."""
+        return self.shell.run("evaluate", "--cases", str(self.cases), "--out", str(self.out), *options, **environment)
+
+    def calls(self) -> int:
+        """Return how many requests the model has had."""
+        return len(self.shell.night.calls())
+
+
+@pytest.fixture
+def golden(night_with_openai: Shell, tmp_path: Path) -> Golden:
+    """A champion, recorded of the test server: one answer was asked for again, one was never good."""
+    made = Golden(night_with_openai, tmp_path)
+    refusals = [{"kind": "say", "text": "Marie Curie smiles.", "language": "fr"}] * 2
+    night_with_openai.night.order({"kind": "two_sentences", "language": "en"}, *refusals)
+    accepted = made.run("--live", "--accept")
+    assert 0 == accepted.exit_code, accepted.output
+    assert "The champion is now" in accepted.stdout
+    return made
+
+
+def test_recorded_answers_come_to_the_same_and_cost_nothing(golden: Golden) -> None:
+    """Nobody is asked, the figures are the champion's, second answers included; the report shows the pictures."""
+    before = golden.calls()
+    champion = json.loads((golden.cases / "champion.json").read_text())
+    again = golden.run(OPENAI_API_KEY="")
+
+    assert 0 == again.exit_code, again.output
+    assert before == golden.calls()
+    assert 44 == champion["captions"]
+    assert 0.9 < champion["at_once"] < champion["published"] <= 1
+    gate = json.loads((golden.out / "evaluation.json").read_text())["gate"]
+    figures = ("captions", "published", "at_once", "usd_per_1000")
+    assert [champion[name] for name in figures] == [gate["new"][name] for name in figures]
+    assert "test server, recorded on" in gate["source"]
+    assert 11 == (golden.out / "evaluation.html").read_text().count("<img ")
+
+
+def test_the_gate_refuses_a_worse_prompt(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded answers cannot tell of a new prompt, and say so; asked live, one that forgets the word limit is refused."""
+    asks = {
+        code: {**words, "ask": "Describe this picture in one sentence."} for code, words in prompts._prompts().items()
+    }
+    monkeypatch.setattr(prompts, "_INSTRUCTIONS", "{field}: exactly one sentence in {language}.")
+    monkeypatch.setattr(prompts, "_prompts", lambda: asks)
+
+    recorded, live = golden.run(), golden.run("--live")
+
+    assert (1, 1) == (recorded.exit_code, live.exit_code)
+    assert "the prompt is not the one that was answered" in recorded.stdout
+    assert "raise PROMPT_VERSION" in recorded.stdout
+    assert "The gate refuses this: " in live.stdout
+    assert "at_once 0.00%, champion" in live.stdout
+    assert "usd_per_1000" in live.stdout.rsplit("refuses", 1)[-1]
+
+
+def test_the_gate_refuses_another_policy(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contract that has become stricter refuses captions that a person agreed to: each is named."""
+    strict = check_caption
+    monkeypatch.setattr(
+        captions, "check_caption", lambda text, language, **more: strict(text + " " + text, language, **more)
+    )
+
+    result = golden.run()
+
+    assert 1 == result.exit_code
+    assert "coffee.png [en]: " in result.stdout
+    assert "published 0.00%" in result.stdout
+
+
+def test_another_model_needs_answers_of_its_own(golden: Golden) -> None:
+    """Recorded answers of one model say nothing of another."""
+    result = golden.run(OPENAI_MODEL="gpt-6-sol", OPENAI_INPUT_USD_PER_MTOK="1", OPENAI_OUTPUT_USD_PER_MTOK="1")
+
+    assert 1 == result.exit_code
+    assert "not of gpt-6-sol" in result.stdout
+
+
+def test_evaluations_are_kept_in_mlflow(golden: Golden, tmp_path: Path) -> None:
+    """Figures, versions, report and answers are with the run, and whether the gate let it pass."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert 0 == golden.run("--track", MLFLOW_TRACKING_URI=uri).exit_code
+
+    client = MlflowTracker(uri, None)._client
+    (experiment,) = [e for e in client.search_experiments() if e.name == "captions"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert {"model", "prompt_version", "policies"} == set(run.data.params)
+    assert "passed" == run.data.tags["gate"]
+    assert {"published", "usd_per_1000", "code_multi_sentence_recall"} <= set(run.data.metrics)
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"evaluation.html", "evaluation.json", "recording.json"} == files
+
+
+def test_live_golden_captions_need_a_model(shell: Shell, tmp_path: Path) -> None:
+    """Without a key `--live` says which setting; `--accept` without answers says what to add."""
+    golden = Golden(shell, tmp_path)
+    assert "OPENAI_API_KEY" in golden.run("--live", OPENAI_API_KEY="").stderr
+    assert "add --live" in golden.run("--accept", OPENAI_API_KEY="").stderr
+
+
 @pytest.mark.parametrize(
     ("content", "said"), [(None, "holds no cases"), ("{", "no case"), ('{"id": "a", "text": "b"}', "language")]
 )
@@ -220,7 +331,7 @@ def test_what_are_no_cases_is_said(shell: Shell, tmp_path: Path, content: str | 
 def test_every_command_explains_itself(make_night: Callable[..., Night]) -> None:
     """`--help` of each command says what it does."""
     shell = Shell(make_night())
-    for command in ("init", "upload", "caption", "plan", "results", "doctor", "local", "model"):
+    for command in ("init", "upload", "caption", "plan", "results", "doctor", "local", "model", "evaluate"):
         result = shell.run(command, "--help")
         assert 0 == result.exit_code
         assert len(result.stdout) > 150

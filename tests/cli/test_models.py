@@ -15,6 +15,7 @@ from image_analyzer.clients.litert_model import LiteRTModel
 from image_analyzer.conversion import convert_saved_model
 from image_analyzer.errors import ConfigurationError
 from image_analyzer.hints import make_hint, preprocess
+from image_analyzer.settings import load_settings
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,12 @@ def test_what_does_not_fit_is_refused(saved_model: Path, tmp_path: Path) -> None
 
 def test_choosing_a_model_checks_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`use` writes HINT_MODEL into `.env` and leaves its other lines; a name without a model changes nothing."""
-    (tmp_path / "models").symlink_to(commands.PROJECT_ROOT / "models")
+    settings = load_settings(mlflow_tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     (tmp_path / ".env").write_text("S3_BUCKET=mine\n")
     monkeypatch.setattr(commands, "PROJECT_ROOT", tmp_path)
 
-    with pytest.raises(ConfigurationError, match="no hint model"):
-        commands.use_model("no-such-model")
+    with pytest.raises(ConfigurationError, match="no model no-such-model"):
+        commands.use_model(settings, "no-such-model")
     assert (tmp_path / ".env").read_text() == "S3_BUCKET=mine\n"
-    commands.use_model("imagenet-mobilenet-v2")
+    commands.use_model(settings, "imagenet-mobilenet-v2")
     assert (tmp_path / ".env").read_text() == "S3_BUCKET=mine\nHINT_MODEL=imagenet-mobilenet-v2\n"

@@ -60,13 +60,13 @@ class LocalAirflow:
         if code:
             raise FatalError(f"`airflow {' '.join(command[:2])}` failed; see {log}")
 
-    def test_dag(self, run_conf: str, log: Path) -> Iterator[str]:
-        """Run the DAG once, in this machine's processes, and yield its log lines while they are written.
+    def test_dag(self, run_conf: str, log: Path, dag_id: str = DAG_ID) -> Iterator[str]:
+        """Run a DAG once, in this machine's processes, and yield its log lines while they are written.
 
         Raises:
             FatalError: The run is red.
         """
-        command = self._command(["dags", "test", DAG_ID, "--conf", run_conf])
+        command = self._command(["dags", "test", dag_id, "--conf", run_conf])
         with log.open("w", encoding="utf-8", errors="replace") as copy:
             process = subprocess.Popen(
                 command,

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import time
 from typing import Any
 
@@ -84,9 +85,20 @@ def _caption(jpeg: bytes, language: str, fault: str | None) -> str:
     return sentence
 
 
-def _output(jpeg: bytes, languages: list[str], fault: dict[str, Any]) -> str:
-    """Return the JSON that the schema asks for. An order for one `language` of several spoils that one only."""
-    kind = fault.get("kind")
+def _unbidden(text: str) -> str | None:
+    """Return how this model spoils what it is not asked to keep to: it does what it is told, and no more."""
+    if not re.search(r"\bone sentence\b", text):
+        return "two_sentences"
+    return None if re.search(r"\bat most \d+ words\b", text) else "too_long"
+
+
+def _output(jpeg: bytes, languages: list[str], fault: dict[str, Any], asked: str) -> str:
+    """Return the JSON that the schema asks for. An order for one `language` of several spoils that one only.
+
+    Args:
+        asked: The request's text.
+    """
+    kind = fault.get("kind", _unbidden(asked))
     if kind == "say_raw":
         return str(fault["text"])
     decorative = kind == "decorative"
@@ -164,7 +176,7 @@ async def answer(body: dict[str, Any], style: str, authorization: str, *, by_fil
     arrived["billed"] = kind not in _FREE
     seen = jpeg and kind != "image_lost"
     tokens_in = len(call["text"]) // _CHARACTERS_PER_TOKEN + (image_tokens(*size) if seen else 0)
-    text = _output(jpeg, call["languages"] or [call["language"]], fault) if jpeg else "{}"
+    text = _output(jpeg, call["languages"] or [call["language"]], fault, call["text"]) if jpeg else "{}"
     if kind == "truncated_json":
         text = text[: len(text) // 2]
     usage = (tokens_in, max(1, len(text) // _CHARACTERS_PER_TOKEN))
