@@ -67,7 +67,7 @@ def airflow_errors() -> Iterator[None]:
 def make_settings() -> Settings:
     """Read the settings; the OpenAI connection, where there is one, brings key and address."""
     settings = load_settings()
-    connection = _find_connection(settings.openai_conn_id)
+    connection = find_connection(settings.openai_conn_id)
     if connection is None or not connection.password:
         return settings
     overrides = {"openai_api_key": connection.password}
@@ -80,7 +80,7 @@ def make_store(settings: Settings) -> ObjectStore:
     """Build the object store from the AWS connection, or from the settings where there is none."""
     from image_analyzer import wiring
 
-    if _find_connection(settings.aws_conn_id) is None:
+    if find_connection(settings.aws_conn_id) is None:
         return wiring.make_store(settings)
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
@@ -111,7 +111,7 @@ def make_desk(settings: Settings) -> ReviewDesk:
 def _make_connect(settings: Settings) -> Callable[[], Any]:
     from image_analyzer import wiring
 
-    connection = _find_connection(settings.snowflake_conn_id)
+    connection = find_connection(settings.snowflake_conn_id)
     return wiring.make_connect(settings) if connection is None else _snowflake_connect(connection, settings)
 
 
@@ -146,7 +146,8 @@ def _snowflake_connect(connection: Connection, settings: Settings) -> Callable[[
     return hook.get_conn
 
 
-def _find_connection(conn_id: str) -> Connection | None:
+def find_connection(conn_id: str) -> Connection | None:
+    """Return a connection; None if nobody has set it up."""
     try:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:

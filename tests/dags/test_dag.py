@@ -18,8 +18,8 @@ from image_analyzer.settings import PROJECT_ROOT
 
 
 @pytest.fixture(scope="module")
-def dag(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The parsed DAG."""
+def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The parsed DAGs."""
     environment = {
         "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -34,8 +34,22 @@ def dag(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
         bag = DagBag(dag_folder=str(PROJECT_ROOT / "dags"))
         assert {} == bag.import_errors
-        assert {"caption_images"} == set(bag.dags)
-        yield bag.dags["caption_images"]
+        yield dict(bag.dags)
+
+
+@pytest.fixture
+def dag(dags: dict[str, Any]) -> Any:
+    """The nightly run."""
+    return dags["caption_images"]
+
+
+def test_these_are_the_dags(dags: dict[str, Any]) -> None:
+    """Each has words for people, and starts no run of the past when it is unpaused."""
+    assert {"caption_images", "train_hint_model", "evaluate_captions"} == set(dags)
+    for one in dags.values():
+        assert (1, False) == (one.max_active_runs, one.catchup), one.dag_id
+        assert one.doc_md
+        assert one.tags
 
 
 def test_the_edges_are_the_designs(dag: Any) -> None:
@@ -52,28 +66,28 @@ def test_the_edges_are_the_designs(dag: Any) -> None:
     } == {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
 
 
-def test_one_run_at_a_time_and_none_of_the_past(dag: Any) -> None:
-    """Two runs never merge at once, and unpausing does not start a hundred."""
-    assert (dag.max_active_runs, dag.catchup) == (1, False)
-    assert "0 2 * * *" in repr(dag.timetable)
-    assert dag.doc_md
-    assert dag.tags
+def test_the_nightly_run_is_nightly_and_others_start_by_hand(dags: dict[str, Any]) -> None:
+    """A schedule that nobody set trains nothing and asks no model."""
+    assert "0 2 * * *" in repr(dags["caption_images"].timetable)
+    assert [False, False] == [
+        dags[name].timetable.can_be_scheduled for name in ("train_hint_model", "evaluate_captions")
+    ]
 
 
-def test_every_task_has_a_timeout_retries_and_a_policy(dag: Any) -> None:
+def test_every_task_has_a_timeout_retries_and_a_policy(dags: dict[str, Any]) -> None:
     """No task hangs for ever, none is tried without end."""
-    for task in dag.tasks:
+    for task in (task for one in dags.values() for task in one.tasks):
         assert isinstance(task.execution_timeout, timedelta), task.task_id
         assert 1 <= task.retries <= 5, task.task_id
         assert type(task.retry_policy).__name__ == "RetryByKind", task.task_id
         assert task.owner == "image-analyzer"
 
 
-def test_pools_that_are_used_are_declared(dag: Any) -> None:
+def test_pools_that_are_used_are_declared(dags: dict[str, Any]) -> None:
     """A task in a pool that set-up does not import would never start."""
     declared = set(json.loads((PROJECT_ROOT / "include" / "pools.json").read_text())) | {"default_pool"}
 
-    assert {task.pool for task in dag.tasks} == declared
+    assert {task.pool for one in dags.values() for task in one.tasks} == declared
     assert {"hint_model", "openai"} < declared
 
 

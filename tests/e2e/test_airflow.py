@@ -18,7 +18,9 @@ from browsing import SCREENSHOTS, TALL, browser, look_at
 from conftest import Night, paint, photograph
 from pipeline import Pipeline, numbered
 from playwright.sync_api import Browser
+from test_training import COLOURS, paint_noise, save_seeing_weights
 
+from image_analyzer.clients.mlflow_tracker import MlflowTracker
 from image_analyzer.errors import FatalError
 from image_analyzer.local.airflow import LocalAirflow
 from image_analyzer.local.openai_control import API_KEY
@@ -302,3 +304,50 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.5)
+
+
+def test_a_model_is_trained_as_a_process_of_its_own(
+    make_airflow_night: Callable[..., AirflowNight], tmp_path: Path
+) -> None:
+    """Pictures in S3, read by way of Airflow's connection; the outcome is the task's result, the model registered."""
+    without = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "S3_ENDPOINT_URL"), "")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    places = {"MODELS_DIR": str(tmp_path / "models"), "LOCAL_STACK_DIR": str(tmp_path), "MLFLOW_TRACKING_URI": uri}
+    night = make_airflow_night()
+    weights = tmp_path / "base.weights.h5"
+    save_seeing_weights(weights)
+    for label, colour in COLOURS.items():
+        for number in range(12):
+            night.land(**{f"{label}/{number}__jpg": paint_noise(colour, number)})
+    night.airflow.environment.update({**without, **places})
+
+    data = night.uri("")
+    wanted = {"data": data, "name": "colours", "weights": str(weights), "head_epochs": 1, "top_epochs": 0, "batch": 8}
+    list(night.airflow.test_dag(json.dumps(wanted), night.log, "train_hint_model"))
+
+    champion = MlflowTracker(uri, None).champion("colours")
+    assert champion is not None
+    log = night.log.read_text()
+    assert f"models/{champion.folder_name}, MLflow run {champion.run_id}" in log
+    assert (tmp_path / "models" / champion.folder_name / "model.tflite").exists()
+    assert SECRET_KEY not in log
+
+
+def test_captions_are_evaluated_where_there_is_a_key(
+    make_airflow_night: Callable[..., AirflowNight], tmp_path: Path
+) -> None:
+    """The key of Airflow's connection is enough to ask the model; the recorded champion is met, and MLflow has it."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    night = make_airflow_night()
+    key = json.dumps({"conn_type": "openai", "password": API_KEY, "host": night.night.environment["OPENAI_BASE_URL"]})
+    night.airflow.environment.update({
+        "MLFLOW_TRACKING_URI": uri, "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", "AIRFLOW_CONN_OPENAI_DEFAULT": key,
+    })  # fmt: skip
+
+    list(night.airflow.test_dag("{}", night.log, "evaluate_captions"))
+
+    assert 11 == len(night.night.calls())
+    client = MlflowTracker(uri, None)._client
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "captions"])
+    assert "passed" == run.data.tags["gate"]
+    assert API_KEY not in night.log.read_text()
