@@ -18,7 +18,9 @@ _LINKS = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/
 _DAG_ID = "caption_images"
 _RUNS, _PICTURES = 20, 60
 # Pages of ours need no script; the contact sheet lies in a bucket that others may write to.
-_HEADERS = {"content-security-policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+}
 
 
 def make_app() -> FastAPI:

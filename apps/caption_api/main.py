@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -46,6 +46,7 @@ from image_analyzer.steps.upload import Upload, Uploaded, caption_object, captio
 log = logging.getLogger(__name__)
 _FORM_OVERHEAD_BYTES = 16_384
 _READY_FOR_S = 5.0
+_CAPTIONS_AT_ONCE = 40
 _MOST_FIELDS = MOST_LANGUAGES + 8
 
 
@@ -56,6 +57,8 @@ class Service:
         self.settings, self.faces = settings, faces
         self._ready: tuple[float, tuple[str, ...]] = (0.0, ())
         self._one_looks = anyio.CapacityLimiter(1)
+        # Threads of their own: captions that wait for a model leave those of lookups free.
+        self.captions_at_once = anyio.CapacityLimiter(_CAPTIONS_AT_ONCE)
 
     @property
     def desk(self) -> ReviewDesk:
@@ -125,7 +128,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
 
 def _add_probes(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", tags=["probes"])
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         """Tell that the process answers."""
         return {"status": "ok"}
 
@@ -140,7 +143,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
         )
 
     @app.get("/metrics", tags=["probes"], response_class=PlainTextResponse)
-    def show_metrics() -> PlainTextResponse:
+    async def show_metrics() -> PlainTextResponse:
         """Return counters in Prometheus' text format."""
         return PlainTextResponse(generate_latest(), media_type="text/plain; version=0.0.4")
 
@@ -161,17 +164,19 @@ def _add_captions(app: FastAPI, service: Service) -> None:
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
-            work = await _read_form(request, service)
+            reading = _read_form(request, service)
         elif kind == "application/json":
-            work = await _read_address(request, service)
+            reading = _read_address(request, service)
         else:
             raise HTTPException(415, "Send multipart/form-data with a file, or application/json with an image_uri.")
-        uploaded = await anyio.to_thread.run_sync(work)
-        metrics.count_rows(uploaded.rows, stored=uploaded.stored)
+        async with reading as work:
+            uploaded = await anyio.to_thread.run_sync(work, limiter=service.captions_at_once)
+        metrics.count_upload(uploaded)
         return show_upload(uploaded)
 
 
-async def _read_form(request: Request, service: Service) -> Callable[[], Uploaded]:
+@asynccontextmanager
+async def _read_form(request: Request, service: Service) -> AsyncIterator[Callable[[], Uploaded]]:
     async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
@@ -179,14 +184,14 @@ async def _read_form(request: Request, service: Service) -> Callable[[], Uploade
         fields: dict[str, Any] = {name: value for name, value in form.items() if name not in ("file", "languages")}
         with _validated():
             asked = FormRequest.model_validate({**fields, "languages": form.getlist("languages")})
-        upload = Upload(
-            await file.read(), file.filename or "", service.languages(asked.languages), archive=asked.archive == "true"
-        )
+        languages = service.languages(asked.languages)
 
-    def work() -> Uploaded:
-        return caption_upload(service.faces.tools, upload)
+        def work() -> Uploaded:
+            # Read by whoever has a thread: what waits for one lies in files, not in memory.
+            upload = Upload(file.file.read(), file.filename or "", languages, archive=asked.archive == "true")
+            return caption_upload(service.faces.tools, upload)
 
-    return work
+        yield work
 
 
 @contextmanager
@@ -198,10 +203,11 @@ def _validated() -> Iterator[None]:
         raise RequestValidationError(error.errors()) from None
 
 
-async def _read_address(request: Request, service: Service) -> Callable[[], Uploaded]:
+@asynccontextmanager
+async def _read_address(request: Request, service: Service) -> AsyncIterator[Callable[[], Uploaded]]:
     try:
         document = json.loads(await request.body())
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets within brackets, a hundred thousand deep
         raise HTTPException(400, "The body is no JSON.") from None
     with _validated():
         asked = AddressRequest.model_validate(document)
@@ -212,7 +218,7 @@ async def _read_address(request: Request, service: Service) -> Callable[[], Uplo
     def work() -> Uploaded:
         return caption_object(service.faces.tools, *location, languages)
 
-    return work
+    yield work
 
 
 def _add_results(app: FastAPI, service: Service) -> None:

@@ -50,7 +50,9 @@ class CaptionOut(BaseModel):
     error_code: str | None
     error_message: str | None
     review_status: str | None = None
-    cost_usd: float | None = Field(description="Of this caption; 0 if it was paid for before")
+    cost_usd: float | None = Field(
+        description="Of this caption; in the answer to a POST what this request paid: 0 if the caption was known"
+    )
     updated_at: datetime | None = None
 
 
@@ -116,7 +118,14 @@ class Problem(BaseModel):
 
 def show_upload(uploaded: Uploaded) -> CaptionedOut:
     """Return what came of an upload."""
-    rows = [{name.upper(): value for name, value in row.model_dump(mode="json").items()} for row in uploaded.rows]
+    rows = [
+        {
+            **{name.upper(): value for name, value in row.model_dump(mode="json").items()},
+            "REVIEW_STATUS": uploaded.decided.get(row.language),
+            "COST_USD": uploaded.paid_usd.get(row.language, 0.0),
+        }
+        for row in uploaded.rows
+    ]
     (image,) = show_rows(rows)
     return CaptionedOut(image=image, stored=uploaded.stored, storage_problem=uploaded.problem or None)
 

@@ -115,11 +115,11 @@ def _show_one(desk: Desk, place: int, captioned: Captioned) -> None:
             remark(f"{first.mime_type}, {first.width_px} x {first.height_px}")
         with right:
             for row in uploaded.rows:
-                _show_row(place, row)
+                _show_row(place, row, uploaded)
             _show_storage(desk, place, captioned)
 
 
-def _show_row(place: int, row: ResultRow) -> None:
+def _show_row(place: int, row: ResultRow, uploaded: Uploaded) -> None:
     st.markdown(f"**{display_name(row.language)}**")
     if row.status is Status.OK and row.gpt_summary:
         copy_text(row.gpt_summary, row.language, key=f"copy-{place}-{row.language}")
@@ -129,15 +129,19 @@ def _show_row(place: int, row: ResultRow) -> None:
         st.warning(f"Needs review: {plain(row.error_message or '')}. A person finds it on the page Review.")
     else:
         st.warning(f"No caption yet ({plain(row.status)}): {plain(row.error_message or '')}")
-    remark(" · ".join(_facts(row)))
+    remark(" · ".join(_facts(row, uploaded)))
 
 
-def _facts(row: ResultRow) -> list[str]:
+def _facts(row: ResultRow, uploaded: Uploaded) -> list[str]:
     facts = [f"{row.words} words"] if row.words else []
-    if row.caption_origin:
-        facts.append(_ORIGINS[row.caption_origin].format(model=row.caption_model))
-    if row.cost_usd is not None:
-        facts.append(f"cost ${row.cost_usd:.6f}" if row.cost_usd else "cost nothing")
+    paid = uploaded.paid_usd.get(row.language)
+    origin = Origin.PERSON if row.language in uploaded.decided else row.caption_origin
+    if origin is Origin.MODEL and paid == 0.0:
+        origin = Origin.REUSED
+    if origin:
+        facts.append(_ORIGINS[origin].format(model=row.caption_model))
+    if paid is not None:
+        facts.append(f"cost ${paid:.6f}" if paid else "cost nothing")
     return facts
 
 

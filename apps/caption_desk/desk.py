@@ -72,15 +72,17 @@ def plainly() -> Iterator[None]:
         st.error(plain(str(error)), icon=":material/error:")
 
 
-def may_enter(user: Mapping[str, Any], allowed: tuple[str, ...]) -> bool:
+def may_enter(user: Mapping[str, Any], allowed: tuple[str, ...], *, believe_email: bool = False) -> bool:
     """Tell whether a person whom the identity provider has signed in may use the add-on.
 
     Args:
         user: Claims of the provider.
         allowed: Addresses, or `@domain`; none: everybody whom the provider signs in.
+        believe_email: Take an address of which the provider does not say that it verified it: with some, people choose theirs.
     """
     address = str(user.get("email") or "").lower()
-    if str(user.get("email_verified", "")).lower() == "false":  # some providers send a word
+    unsaid = "true" if believe_email else "false"
+    if address and str(user.get("email_verified", unsaid)).lower() != "true":  # some providers send a word
         return False
     return not allowed or address in allowed or f"@{address.rpartition('@')[2]}" in allowed
 
@@ -97,8 +99,12 @@ def admit(desk: Desk) -> bool:
     with left:
         remark(f"Signed in as {who()}")
     right.button("Sign out", on_click=st.logout)
-    if not may_enter(st.user.to_dict(), desk.settings.app_users):
-        st.error("You are signed in, but not among those who may use this (APP_USERS). Ask whoever runs it.")
+    settings = desk.settings
+    if not may_enter(st.user.to_dict(), settings.app_users, believe_email=settings.app_believe_email):
+        st.error(
+            "You are signed in, but not among those who may use this (APP_USERS), or your address is not verified "
+            "(APP_BELIEVE_EMAIL). Ask whoever runs it."
+        )
         return False
     return True
 

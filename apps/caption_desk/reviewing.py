@@ -10,6 +10,7 @@ import streamlit as st
 
 from caption_desk.components import live_text
 from caption_desk.desk import (
+    Desk,
     choose_language,
     has_sign_in,
     load_desk,
@@ -35,6 +36,7 @@ _QUEUES = {
 }
 _AT_ONCE = 25
 _ROWS, _SHOWN, _CONFLICT, _STORED = "review_rows", "review_queue", "review_conflict", "review_stored"
+_SKIPPED = "review_skipped"
 
 
 def show() -> None:
@@ -50,16 +52,17 @@ def show() -> None:
         right.text_input(
             "Your name", key="name", help="Decisions carry it. Nobody checks it: there is no sign-in here."
         )
-    if st.session_state.get(_SHOWN) != (queue, language) or not st.session_state.get(_ROWS):
-        st.session_state[_ROWS] = desk.reviews.select_queue(queue, language, _AT_ONCE)
-        st.session_state[_SHOWN] = (queue, language)
+    if st.session_state.get(_SHOWN) != (queue, language):
+        st.session_state.update({_SHOWN: (queue, language), _SKIPPED: set(), _ROWS: []})
+    if not st.session_state[_ROWS]:
+        st.session_state[_ROWS] = _next_rows(desk, queue, language)
     rows: list[dict[str, Any]] = st.session_state[_ROWS]
     if conflict := st.session_state.pop(_CONFLICT, ""):
         st.warning(f"Not stored: {plain(conflict)}. This is how the row is now.", icon=":material/sync_problem:")
     if stored := st.session_state.pop(_STORED, ""):
         st.success(stored, icon=":material/check:")
     if not rows:
-        st.success("Nothing waits here.")
+        _show_end()
         return
     remark(f"{len(rows)} to look at{' or more' if len(rows) == _AT_ONCE else ''}")
     picture, words = st.columns(2)
@@ -70,10 +73,33 @@ def show() -> None:
         _decide(rows[0])
 
 
+def _next_rows(desk: Desk, queue: Queue, language: str) -> list[dict[str, Any]]:
+    """Return the next rows of a queue that were not skipped."""
+    skipped = st.session_state[_SKIPPED]
+    found = desk.reviews.select_queue(queue, language, _AT_ONCE + len(skipped))
+    return [row for row in found if _key(row) not in skipped][:_AT_ONCE]
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    """Return what tells a row, as it was seen, from all others."""
+    return f"{row['IMAGE_URI']}|{row['LANGUAGE']}|{row['UPDATED_AT']}"
+
+
+def _show_end() -> None:
+    skipped = st.session_state[_SKIPPED]
+    if not skipped:
+        st.success("Nothing waits here.")
+        return
+    st.info(f"Nothing else waits here: you skipped {len(skipped)}.")
+    if st.button("Show what I skipped"):
+        skipped.clear()
+        st.rerun()
+
+
 @st.fragment
 def _decide(row: dict[str, Any]) -> None:
     """Take a decision on a row; typing runs this part of the page only."""
-    sight, place = Sight.of_row(row), f"{row['IMAGE_URI']}|{row['LANGUAGE']}|{row['UPDATED_AT']}"
+    sight, place = Sight.of_row(row), _key(row)
     label = f"Caption in {display_name(sight.language)}"
     text = live_text(label, sight.candidate or "", sight.language, key=f"text|{place}")
     overrule, allowed = _show_check(text, sight.language, place)
@@ -93,6 +119,7 @@ def _decide(row: dict[str, Any]) -> None:
         Choice.DECORATIVE: press("Decorative", "N"),
     }
     if press("Skip", "S"):
+        st.session_state[_SKIPPED].add(_key(row))
         _go_on()
     for choice in (choice for choice, is_pressed in pressed.items() if is_pressed):
         decision = Review(

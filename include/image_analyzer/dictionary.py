@@ -16,6 +16,7 @@ _TABLE_COMMENTS = {
     "IMAGE_RESULTS": "The results. One row per image address and language.",
     "IMAGE_RESULTS_HISTORY": "One row per replaced version of such a row.",
     "IMAGE_REVIEWS": "One row per decision of a person, and per row of IMAGE_RESULTS that it is about.",
+    "IMAGE_UNUSED_ANSWERS": "One row per answer that was paid for and did not replace a better caption.",
 }
 
 

@@ -18,7 +18,7 @@ from image_analyzer.prompts import CaptionRequest
 from image_analyzer.records import ContentKey, ManifestEntry, ObjectRef, Origin, Reason, Receipt, Steps
 from image_analyzer.reports import CheckOutcome, MergeReport
 from image_analyzer.reviews import Decided, Review
-from image_analyzer.table import ResultRow
+from image_analyzer.table import ResultRow, StandingRow
 
 
 class OpenObject(NamedTuple):
@@ -257,12 +257,20 @@ class Warehouse(Protocol):
         """Return pictures of IMAGE_RESULTS to run again, in order of their addresses."""
         ...
 
-    def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:
-        """Return what IMAGE_RESULTS already holds for these content keys."""
+    def select_receipts(self, keys: Sequence[ContentKey], *, of_any_model: bool = False) -> dict[ContentKey, Receipt]:
+        """Return what is already there for these content keys, by key as asked: people's decisions before models' answers.
+
+        Args:
+            of_any_model: Take whichever model's answer there is.
+        """
         ...
 
     def merge(self, batches: Iterable[Sequence[ResultRow]]) -> MergeReport:
         """Stage rows batch by batch and MERGE them once, history in the same transaction."""
+        ...
+
+    def settle(self, rows: Sequence[ResultRow]) -> list[StandingRow]:
+        """MERGE a few rows and return all rows of their addresses as they stand then: people's were left alone."""
         ...
 
     def check(self, run_id: str) -> list[CheckOutcome]:

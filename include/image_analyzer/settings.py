@@ -199,6 +199,9 @@ class Settings(BaseSettings):
     api_rate_per_minute: int = Field(120, ge=1, description="Requests a minute that each key of the service may send.")
     api_body_timeout_s: float = Field(30.0, gt=0, description="Time for a request of the service to arrive whole.")
 
+    app_believe_email: bool = Field(
+        False, description="`true`: addresses are believed of a provider that does not say whether it verified them."
+    )
     app_users: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Who may use the add-on once signed in: addresses or `@domain`, comma separated; all if empty.",
@@ -264,8 +267,12 @@ class Settings(BaseSettings):
 
     @property
     def readable_prefixes(self) -> tuple[str, ...]:
-        """Return the `s3://` prefixes below which the service may read."""
-        return self.api_prefixes or ((f"s3://{self.s3_bucket}/{self.s3_prefix}",) if self.s3_bucket else ())
+        """Return the `s3://` prefixes below which the service may read, each with a slash at its end.
+
+        Of an `S3_PREFIX` without one, what lies in that folder: `incoming` must not let `incoming-private/` be read.
+        """
+        folder = self.s3_prefix.strip("/")
+        return self.api_prefixes or ((f"s3://{self.s3_bucket}/{folder}{folder and '/'}",) if self.s3_bucket else ())
 
     @property
     def backend(self) -> CaptionBackend:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from image_analyzer.records import ErrorCode, Origin, Record, Status
 
@@ -69,6 +69,13 @@ class ResultRow(Record):
     latency_s: float | None
     row_hash: str
     run_id: str
+
+
+class StandingRow(NamedTuple):
+    """A row as it stands in IMAGE_RESULTS, and what a person decided on it."""
+
+    row: ResultRow
+    review_status: str | None
 
 
 # Columns that only the warehouse sets: flags by comparison with other rows, people's decisions, time stamps.

@@ -85,3 +85,23 @@ CREATE TABLE IF NOT EXISTS IMAGE_REVIEWS (
     PROMPT_VERSION VARCHAR COMMENT 'Version of the prompt that asked for it',
     IS_COPY BOOLEAN NOT NULL COMMENT 'Whether the row was not looked at itself: it holds the same bytes as the one that was'
 );
+
+CREATE TABLE IF NOT EXISTS IMAGE_UNUSED_ANSWERS (
+    IMAGE_URI VARCHAR NOT NULL COMMENT 'Image address that was asked about',
+    LANGUAGE VARCHAR NOT NULL COMMENT 'BCP 47 code',
+    SHA256 VARCHAR COMMENT 'SHA-256 of the picture',
+    RUN_ID VARCHAR NOT NULL COMMENT 'Airflow run that paid',
+    ANSWERED_AT TIMESTAMP_TZ NOT NULL COMMENT 'When that run wrote its rows, UTC',
+    STATUS VARCHAR NOT NULL COMMENT 'What the row would have said: needs_review or failed',
+    ERROR_CODE VARCHAR COMMENT 'Why the answer was not published',
+    REJECTED_CAPTION VARCHAR COMMENT 'Its text, or the words of the refusal',
+    CAPTION_MODEL VARCHAR COMMENT 'Model that answered',
+    PROMPT_VERSION VARCHAR COMMENT 'Version of the prompt',
+    IMAGE_DETAIL VARCHAR COMMENT 'Image detail that was asked for',
+    VIOLATIONS VARIANT COMMENT 'Codes of the rules that any attempt broke',
+    ATTEMPTS NUMBER(38, 0) COMMENT 'Requests it took',
+    INPUT_TOKENS NUMBER(38, 0) COMMENT 'Input tokens of these',
+    OUTPUT_TOKENS NUMBER(38, 0) COMMENT 'Output tokens of these',
+    COST_USD FLOAT COMMENT 'What they cost in US dollars',
+    LATENCY_S FLOAT COMMENT 'Seconds they took'
+);

@@ -85,6 +85,13 @@ WHERE
             AND (TYPED.ERROR_CODE IS NULL OR AGAIN.CODE IS NOT NULL)
             AND (TYPED.SHA256 IS NULL OR TYPED.SHA256 = OLD.SHA256)
         )
+        -- Nor is it written over by the offline describer, which says little.
+        AND NOT (
+            OLD.STATUS IN ('ok', 'decorative', 'needs_review')
+            AND COALESCE(OLD.CAPTION_ORIGIN, '') IN ('model', 'reused', 'person')
+            AND COALESCE(TYPED.CAPTION_ORIGIN, '') = 'offline'
+            AND COALESCE(TYPED.SHA256 = OLD.SHA256, FALSE)
+        )
         -- Nor because a newer prompt or model could not make a better one.
         AND NOT (
             OLD.STATUS IN ('ok', 'decorative')

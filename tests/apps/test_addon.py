@@ -177,7 +177,7 @@ def make_waiting(addon: Addon, count: int = 1) -> None:
 
 
 def test_a_reviewer_needs_no_mouse(make_addon: Callable[..., Addon]) -> None:
-    """Checked while one types; a text that breaks the contract cannot be stored; edit, reject, decorative by keys alone."""
+    """Checked while one types; a text that breaks the contract cannot be stored; edit, reject, skip, decorative by keys."""
     addon = make_addon()
     make_waiting(addon, 3)
     page = addon.open("review")
@@ -206,6 +206,11 @@ def test_a_reviewer_needs_no_mouse(make_addon: Callable[..., Addon]) -> None:
     page.keyboard.type("tells nothing")
     page.keyboard.press("Enter")
     page.keyboard.press("Alt+X")
+    expect_next(page, "1 to look at")
+    page.keyboard.press("Alt+S")
+    expect_next(page, "Nothing else waits here: you skipped 1.")
+    page.get_by_role("button", name="Show what I skipped").focus()
+    page.keyboard.press("Enter")
     expect_next(page, "1 to look at")
     page.get_by_label("Reason").focus()
     page.keyboard.type("a plain divider")
@@ -315,6 +320,10 @@ def test_others_are_let_in_only_where_they_sign_in(
     assert not may_enter({**user, "email_verified": False}, ())
     assert not may_enter({**user, "email_verified": "false"}, ())
     assert not may_enter({"sub": "x"}, ("@example.org",))
+    unsaid = {"email": "ada@example.org"}
+    assert not may_enter(unsaid, ("@example.org",))
+    assert may_enter(unsaid, ("@example.org",), believe_email=True)
+    assert not may_enter({**unsaid, "email_verified": False}, ("@example.org",), believe_email=True)
 
 
 def test_decisions_are_signed_by_who_signed_in(night: Night, browser: Browser, tmp_path: Path) -> None:

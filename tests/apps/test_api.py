@@ -134,6 +134,9 @@ def test_what_is_wrong_is_a_problem_document(make_api: Callable[..., Api]) -> No
         "empty_file": api.upload(b""),
         "no file": api.client.post("/v1/captions", files={"other": b"x"}),
         "no json": api.client.post("/v1/captions", content=b"{", headers={"content-type": "application/json"}),
+        "deep json": api.client.post(
+            "/v1/captions", content=b"[" * 100_000, headers={"content-type": "application/json"}
+        ),
         "no type": api.client.post("/v1/captions", content=b"x"),
         "language": api.upload(red, languages="xx"),
         "languages": api.upload(red, languages=["en"] * 9),
@@ -145,8 +148,8 @@ def test_what_is_wrong_is_a_problem_document(make_api: Callable[..., Api]) -> No
     statuses = {name: answer.status_code for name, answer in answers.items()}
 
     assert {
-        "truncated": 422, "unsupported_type": 422, "empty_file": 422, "no file": 422, "no json": 400, "no type": 415,
-        "language": 422, "languages": 422, "field": 422, "status": 422, "sha": 404, "unknown": 404,
+        "truncated": 422, "unsupported_type": 422, "empty_file": 422, "no file": 422, "no json": 400, "deep json": 400,
+        "no type": 415, "language": 422, "languages": 422, "field": 422, "status": 422, "sha": 404, "unknown": 404,
     } == statuses  # fmt: skip
     for name, answer in answers.items():
         assert "application/problem+json" == answer.headers["content-type"], name
@@ -253,6 +256,18 @@ def test_pictures_at_the_same_time_are_all_stored_and_each_is_paid_once(make_api
 
     assert {(200, True)} == {(answer.status_code, answer.json()["stored"]) for answer in answers}
     assert 9 == len(api.night.calls()) == len({row["SHA256"] for row in api.rows().values()})
+
+
+def test_a_probe_does_not_wait_for_captions(make_api: Callable[..., Api]) -> None:
+    """With more captions under way than there are threads for them, probes, counters and lookups answer at once."""
+    api = make_api(latency_s=5)
+    with ThreadPoolExecutor(50) as people:
+        answers = [people.submit(api.upload, paint("red", (40 + number, 30))) for number in range(46)]
+        time.sleep(2.5)
+        for path in ("/healthz", "/metrics", "/v1/results"):
+            assert 200 == httpx.get(api.served.url + path, headers=api.client.headers, timeout=2).status_code, path
+        assert not any(answer.done() for answer in answers)
+        assert {200} == {answer.result().status_code for answer in answers}
 
 
 def test_a_cap_on_cost_holds_here_too(make_api: Callable[..., Api]) -> None:

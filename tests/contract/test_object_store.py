@@ -135,3 +135,19 @@ def test_a_listing_that_is_refused_is_fatal() -> None:
         stub.add_client_error("list_objects_v2", "AccessDenied", http_status_code=403)
         with pytest.raises(FatalError, match="AccessDenied"):
             list(S3Store(client).list_objects("b", "p"))
+
+
+def test_whoever_comes_second_reads_what_the_first_wrote_whole(place: tuple[ObjectStore, str]) -> None:
+    """Of many who create one object at once one does, and the others find it complete: a claim is never read half."""
+    store, prefix = place
+    content = b"x" * 20_000
+
+    def race(uri: str) -> bytes | None:
+        return None if store.create(uri, content) else store.read(uri)
+
+    for number in range(25):
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(race, [f"s3://images/{prefix}{number}"] * 8))
+        assert [None] == [one for one in found if one is None], "one creates it"
+        assert {None, content} == set(found)
+    assert 25 == len(list(store.list_objects("images", prefix)))

@@ -25,7 +25,7 @@ QUERIES = re.findall(
 
 @pytest.fixture
 def filled(night: Night) -> Desk:
-    """Two runs, a copy, a flag, a failure, a refusal, French, and two decisions."""
+    """Three runs, a copy, a flag, a failure, a refusal, French, an answer that is not used, and two decisions."""
     desk = Desk(night)
     desk.merge(
         row("A dog runs."),
@@ -46,6 +46,7 @@ def filled(night: Night) -> Desk:
     desk.decide(Choice.EDITED, desk.see("s3://b/cat.jpg"), text="A grey cat sleeps.")
     desk.decide(Choice.APPROVED, desk.see("s3://b/copy.jpg"))
     desk.merge(row("A hound runs.", language="fr", run_id="r2", caption_model="m2", cost_usd=0.25))
+    desk.merge(row(None, language="fr", run_id="r3", caption_model="m3", cost_usd=0.25))
     desk.query("UPDATE IMAGE_RESULTS SET FLAGS = PARSE_JSON(%(f)s) WHERE FILE_NAME = 'odd.jpg'",
                f='[{"flag": "near_duplicate", "image_uri": "s3://b/cat.jpg"}]')  # fmt: skip
     return desk
@@ -101,6 +102,50 @@ def test_the_views_say_what_they_promise(filled: Desk) -> None:
     assert [True, False] == [
         r["VALID_TO"] is None for r in sorted(versions, key=lambda r: r["VALID_FROM"], reverse=True)
     ]
+
+
+def test_answers_that_made_nothing_better_are_billed_all_the_same(night: Night) -> None:
+    """A newer model that refuses leaves the caption as it is; its cost and its refusal are told, once however often merged."""
+    desk = Desk(night)
+    desk.merge(row("A dog runs."))
+    refused = row(None, run_id="r2", caption_model="m2", cost_usd=0.25, error_code=ErrorCode.REFUSED)
+
+    desk.merge(refused)
+    desk.merge(refused)
+
+    assert ("A dog runs.", "m") == (desk.row()["GPT_SUMMARY"], desk.row()["CAPTION_MODEL"])
+    assert [("r2", "needs_review", "refused")] == desk.query(
+        "SELECT RUN_ID, STATUS, ERROR_CODE FROM IMAGE_UNUSED_ANSWERS"
+    )
+    costs = {r["CAPTION_MODEL"]: (r["CAPTIONS"], r["COST_USD"]) for r in view(desk, "CAPTION_COST_DAILY")}
+    assert {"m": (1, 0.5), "m2": (1, 0.25)} == costs
+    quality = {
+        r["CAPTION_MODEL"]: (r["ANSWERS"], r["PUBLISHED"], r["IN_REVIEW"]) for r in view(desk, "CAPTION_QUALITY_DAILY")
+    }
+    assert {"m": (1, 1, 0), "m2": (1, 0, 1)} == quality
+
+
+def test_a_run_that_was_tried_again_tells_how_it_ended(night: Night) -> None:
+    """The last version that a run wrote counts, whatever a person decided after it; single pictures are no run."""
+    desk = Desk(night)
+    failed = row(error=ErrorCode.CAPTION_UNAVAILABLE)
+    desk.merge(failed, row("A cat sleeps.", of=obj("cat.jpg"), sha256="bb", run_id="adhoc-1"))
+    desk.merge(row("A dog runs."))
+    desk.decide(Choice.REJECTED, note="It sits.")
+
+    (run,) = view(desk, "PIPELINE_RUNS")
+    names = ("RUN_ID", "ROWS_WRITTEN", "PUBLISHED", "FAILED", "IN_REVIEW", "COST_USD", "TOP_FAILURE")
+    assert ("r1", 1, 1, 0, 0, 0.5, None) == tuple(run[name] for name in names)
+
+
+def test_what_lies_nowhere_is_no_duplicate(night: Night) -> None:
+    """The only copy in S3 is not called a duplicate of an upload that was not kept."""
+    desk = Desk(night)
+    nowhere = {"s3_path": None, "image_uri": "sha256:aa", "source": "upload"}
+    desk.merge(row("A dog runs.", **nowhere))
+    desk.merge(row("A dog runs."))
+
+    assert [] == view(desk, "DUPLICATE_IMAGES")
 
 
 def test_the_views_stand_on_an_empty_table(night: Night) -> None:

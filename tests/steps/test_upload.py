@@ -47,9 +47,11 @@ def test_an_archived_upload_is_a_row_with_its_place(pipeline: Pipeline) -> None:
     assert (True, "", 2) == (found.stored, found.problem, len(found.rows))
     assert row["IMAGE_URI"] == row["S3_PATH"] == found.rows[0].image_uri
     assert row["S3_PATH"].startswith("s3://images/uploads/20")
-    assert ("upload", "ok", 333, "adhoc", "model") == tuple(
-        row[c] for c in ("SOURCE", "STATUS", "WIDTH_PX", "RUN_ID", "CAPTION_ORIGIN")
-    )
+    assert ("upload", "ok", 333, "model") == tuple(row[c] for c in ("SOURCE", "STATUS", "WIDTH_PX", "CAPTION_ORIGIN"))
+    assert row["RUN_ID"].startswith("adhoc-")
+    desk = make_faces(pipeline.settings).desk
+    assert desk is not None
+    assert [] == desk.read_view("PIPELINE_RUNS"), "no run of the pipeline"
     assert row["ETAG"] == hashlib.md5(picture, usedforsecurity=False).hexdigest()
     assert picture == pipeline.store.read(row["S3_PATH"])
     pack = pipeline.store.read(row["THUMBNAIL_URI"].partition("#")[0])
@@ -65,7 +67,7 @@ def test_without_an_archive_nothing_of_the_picture_is_kept(pipeline: Pipeline) -
     picture = paint("olive", (120, 90))
     sha256 = hashlib.sha256(picture).hexdigest()
 
-    caption_upload(tools(pipeline), Upload(picture, "olive.jpg", ("en",)))
+    first = caption_upload(tools(pipeline), Upload(picture, "olive.jpg", ("en",)))
 
     row = pipeline.rows()["olive.jpg"]
     assert (f"sha256:{sha256}", None, None, None, None) == tuple(
@@ -77,6 +79,7 @@ def test_without_an_archive_nothing_of_the_picture_is_kept(pipeline: Pipeline) -
 
     assert (1, 1) == (len(pipeline.rows()), len(pipeline.night.calls()))
     assert ("model", None) == (again.rows[0].caption_origin, again.rows[0].reused_from_uri), "the row that paid"
+    assert (row["COST_USD"], 0.0) == (first.paid_usd["en"], again.paid_usd["en"]), "paid once"
 
 
 def test_what_the_night_knows_is_not_paid_for_again(pipeline: Pipeline) -> None:
@@ -106,7 +109,9 @@ def test_a_persons_words_are_shown_again(pipeline: Pipeline) -> None:
 
     found = caption_upload(tools(pipeline), Upload(picture, "again.jpg", ("en",)))
 
-    assert ("A plain gold field.", "person") == (found.rows[0].gpt_summary, found.rows[0].caption_origin)
+    assert ("A plain gold field.", "edited", 0.0) == (
+        found.rows[0].gpt_summary, found.decided["en"], found.paid_usd["en"],
+    )  # fmt: skip
     assert ("A plain gold field.", "edited") == tuple(
         pipeline.rows()["again.jpg"][c] for c in ("GPT_SUMMARY", "REVIEW_STATUS")
     )
@@ -210,3 +215,28 @@ def test_an_object_captioned_at_once_is_the_runs_row(pipeline: Pipeline) -> None
 def test_file_names_are_names(name: str, safe: str) -> None:
     """Neither a path nor a control character gets into a key."""
     assert safe == safe_name(name)
+
+
+def test_what_is_told_is_what_the_table_says(pipeline: Pipeline) -> None:
+    """Where a person's text or a better answer stays, that is what an upload gets to hear, and what it paid all the same."""
+    pipeline.land(red__jpg=paint("red"), blue__jpg=paint("blue"))
+    pipeline.run()
+    sight = Sight.of_row(pipeline.rows()["red.jpg"])
+    edited = Review(sight=sight, choice=Choice.EDITED, reviewed_by="Ada", text="A plain red field.")
+    review(make_faces(pipeline.settings).desk, edited)
+    pipeline.land(red__jpg=paint("teal"))
+    prefix = pipeline.settings.s3_prefix
+
+    replaced = caption_object(tools(pipeline), "images", f"{prefix}red.jpg", ("en",))
+    pipeline.night.order({"kind": "refusal", "times": 9})
+    newer = {"openai_model": "gpt-6-terra", "openai_input_usd_per_mtok": 1, "openai_output_usd_per_mtok": 1}
+    refused = caption_object(tools(pipeline, **newer), "images", f"{prefix}blue.jpg", ("en",))
+
+    rows = pipeline.rows()
+    for found, name in ((replaced, "red.jpg"), (refused, "blue.jpg")):
+        assert tuple(rows[name][c] for c in ("STATUS", "GPT_SUMMARY", "CAPTION_MODEL")) == (
+            found.rows[0].status, found.rows[0].gpt_summary, found.rows[0].caption_model,
+        )  # fmt: skip
+        assert (found.paid_usd["en"] or 0) > 0
+    assert ("needs_review", "picture_changed") == (replaced.rows[0].status, replaced.decided["en"])
+    assert ("ok", {}) == (refused.rows[0].status, refused.decided)

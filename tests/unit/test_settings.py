@@ -49,6 +49,14 @@ def test_an_error_never_shows_a_secret() -> None:
     assert "sk-very-secret" not in repr(load_settings(openai_api_key="sk-very-secret"))
 
 
+@pytest.mark.parametrize(
+    ("sensed", "readable"), [("incoming", "s3://b/incoming/"), ("in/coming/", "s3://b/in/coming/"), ("/", "s3://b/")]
+)
+def test_the_service_reads_a_folder_not_what_begins_like_it(sensed: str, readable: str) -> None:
+    """Without API_PREFIXES it is the sensed prefix as a folder: `incoming` does not open `incoming-private/`."""
+    assert (readable,) == load_settings(s3_bucket="b", s3_prefix=sensed).readable_prefixes
+
+
 def test_languages_are_canonical_and_unique() -> None:
     """Codes get BCP 47's case, keep their order, and stand once."""
     assert ("en", "pt-BR", "zh-Hant") == load_settings(caption_languages="EN, pt-br,zh-hant,en").caption_languages

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 from image_analyzer.errors import ItemError
 from image_analyzer.keys import parse_s3_uri
 from image_analyzer.ports import OpenObject
 from image_analyzer.records import ErrorCode, ObjectRef
+
+_UNFINISHED = ".unfinished"
 
 
 class FolderStore:
@@ -28,7 +31,8 @@ class FolderStore:
     def list_objects(self, bucket: str, prefix: str) -> Iterator[ObjectRef]:
         """Yield the files whose key begins with the prefix, in key order."""
         root = self._folder / bucket
-        keys = sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
+        files = (file for file in root.rglob("*") if file.is_file() and not file.name.endswith(_UNFINISHED))
+        keys = sorted(str(file.relative_to(root)) for file in files)
         return (self._ref(bucket, key) for key in keys if key.startswith(prefix))
 
     @contextmanager
@@ -59,25 +63,31 @@ class FolderStore:
     def write(self, uri: str, content: bytes, content_type: str) -> None:
         """Write a file whole: a reader sees the old one or the new one."""
         path = self._path(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.new")
-        fresh.write_bytes(content)
-        fresh.replace(path)
+        self._write_fresh(path, content).replace(path)
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write a file if there is none."""
+        """Write a file, whole, if there is none."""
         path = self._path(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._write_fresh(path, content)
         try:
-            with path.open("xb") as file:
-                file.write(content)
+            path.hardlink_to(fresh)
         except FileExistsError:
             return False
+        finally:
+            fresh.unlink()
         return True
 
     def delete(self, uri: str) -> None:
         """Delete a file; none there is fine."""
         self._path(uri).unlink(missing_ok=True)
+
+    @staticmethod
+    def _write_fresh(path: Path, content: bytes) -> Path:
+        """Write beside a file, under a name that nobody else has."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{uuid4().hex}{_UNFINISHED}")
+        fresh.write_bytes(content)
+        return fresh
 
     def _path(self, uri: str) -> Path:
         return self._folder.joinpath(*parse_s3_uri(uri))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 from image_analyzer.clients.snowflake_session import Connect
 from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
 from image_analyzer.joining import Joined
 from image_analyzer.records import ContentKey, Receipt
-from image_analyzer.reports import MergeReport
-from image_analyzer.table import ResultRow
+from image_analyzer.table import ResultRow, StandingRow
 
 
 class SharedWarehouse(SnowflakeWarehouse):
@@ -22,20 +21,21 @@ class SharedWarehouse(SnowflakeWarehouse):
 
     def __init__(self, connect: Connect) -> None:
         super().__init__(connect)
-        self._merge_together = Joined[list[ResultRow], MergeReport](super().merge)
-        self._look_together = Joined[Sequence[ContentKey], dict[ContentKey, Receipt]](
-            lambda wanted: super(SharedWarehouse, self).select_receipts(list(chain.from_iterable(wanted)))
+        self._settle_together = Joined[Sequence[ResultRow], list[StandingRow]](
+            lambda batches: super(SharedWarehouse, self).settle(list(chain.from_iterable(batches)))
         )
+        self._look_together = Joined[tuple[Sequence[ContentKey], bool], dict[ContentKey, Receipt]](self._look)
 
-    def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:
-        """Return what IMAGE_RESULTS holds for these keys; all callers' keys share prompt, model and detail."""
-        known = self._look_together(keys)
+    def _look(self, wanted: list[tuple[Sequence[ContentKey], bool]]) -> dict[ContentKey, Receipt]:
+        keys = list(chain.from_iterable(keys for keys, _ in wanted))
+        return super().select_receipts(keys, of_any_model=wanted[0][1])
+
+    def select_receipts(self, keys: Sequence[ContentKey], *, of_any_model: bool = False) -> dict[ContentKey, Receipt]:
+        """Return what the tables hold for these keys; all callers share prompt, model and detail: a face has one captioner."""
+        known = self._look_together((keys, of_any_model))
         return {key: known[key] for key in keys if key in known}
 
-    def merge(self, batches: Iterable[Sequence[ResultRow]]) -> MergeReport:
-        """Stage and MERGE the rows of all callers that wait, in one transaction.
-
-        Returns:
-            What became of all their rows.
-        """
-        return self._merge_together(list(chain.from_iterable(batches)))
+    def settle(self, rows: Sequence[ResultRow]) -> list[StandingRow]:
+        """MERGE the rows of all callers that wait, in one transaction; return the caller's as they stand then."""
+        mine = {row.image_uri for row in rows}
+        return [standing for standing in self._settle_together(rows) if standing.row.image_uri in mine]

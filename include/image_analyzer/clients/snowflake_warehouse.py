@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from image_analyzer.clients.snowflake_session import Connect, first_row, open_session, read_rows
 from image_analyzer.fingerprints import Fingerprint, Pair, flag_pairs
-from image_analyzer.guardrails import policy_version
+from image_analyzer.guardrails import count_sentences, count_words, policy_version
 from image_analyzer.ports import DiscoverQuery, StalePicture, StaleQuery
 from image_analyzer.records import (
     TRIED_AGAIN,
@@ -29,8 +29,9 @@ from image_analyzer.records import (
     Usage,
 )
 from image_analyzer.reports import CheckOutcome, MergeReport
+from image_analyzer.reviews import Choice
 from image_analyzer.sql import check_names, statement, view_names
-from image_analyzer.table import Flag, ResultRow
+from image_analyzer.table import Flag, ResultRow, StandingRow
 
 if TYPE_CHECKING:
     from snowflake.connector.cursor import SnowflakeCursor
@@ -103,34 +104,30 @@ class SnowflakeWarehouse:
             )
             return [_read_stale(list(rows)) for _, rows in groupby(read_rows(cursor), key=lambda row: row["IMAGE_URI"])]
 
-    def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:
-        """Return what IMAGE_RESULTS holds for these keys, which share prompt, model and detail."""
+    def select_receipts(self, keys: Sequence[ContentKey], *, of_any_model: bool = False) -> dict[ContentKey, Receipt]:
+        """Return what the tables hold for these keys, which share prompt, model and detail."""
         if not keys:
             return {}
         by_pair = {(key.sha256, key.language): key for key in keys}
+        ours = keys[0]
+        exact = {"prompt_version": ours.prompt_version, "model": ours.model, "detail": ours.detail}
         with self._session() as cursor:
             _stage(cursor, ({"sha256": sha256, "language": language} for sha256, language in by_pair))
-            cursor.execute(
-                statement("select_receipts"),
-                {"prompt_version": keys[0].prompt_version, "model": keys[0].model, "detail": keys[0].detail},
-            )
-            receipts = (_read_receipt(by_pair[row["SHA256"], row["LANGUAGE"]], row) for row in read_rows(cursor))
-            return {receipt.key: receipt for receipt in receipts}
+            cursor.execute(statement("select_receipts"), dict.fromkeys(exact, "") if of_any_model else exact)
+            found = ((by_pair[row["SHA256"], row["LANGUAGE"]], row) for row in read_rows(cursor))
+            return {key: _read_receipt(key, row) for key, row in found}
 
     def merge(self, batches: Iterable[Sequence[ResultRow]]) -> MergeReport:
         """Stage all rows, then write history and MERGE in one transaction."""
         with self._session() as cursor:
-            staged = _stage(cursor, (row.model_dump(mode="json") for batch in batches for row in batch))
-            if staged == 0:
-                return MergeReport(staged=0, inserted=0, updated=0)
-            cursor.execute(statement("stage_rows"), {"tried_again": _TRIED_AGAIN})
-            flagged = _flag_rows(cursor)
-            cursor.execute("BEGIN")  # whatever fails below: closing the session rolls back
-            cursor.execute(statement("insert_history"))
-            cursor.execute(statement("merge_image_results"))
-            inserted, updated = (int(count) for count in first_row(cursor)[:2])
-            cursor.execute("COMMIT")
-            return MergeReport(staged=staged, inserted=inserted, updated=updated, flagged=flagged)
+            return _merge(cursor, chain.from_iterable(batches))
+
+    def settle(self, rows: Sequence[ResultRow]) -> list[StandingRow]:
+        """MERGE a few rows and return all rows of their addresses as they stand then."""
+        with self._session() as cursor:
+            _merge(cursor, rows)
+            cursor.execute(statement("select_standing"), {"uris": json.dumps(sorted({row.image_uri for row in rows}))})
+            return [_read_standing(row) for row in read_rows(cursor)]
 
     def check(self, run_id: str) -> list[CheckOutcome]:
         """Run every check on the rows of this run."""
@@ -153,6 +150,21 @@ class SnowflakeWarehouse:
 
     def _session(self) -> AbstractContextManager[SnowflakeCursor]:
         return open_session(self._connect)
+
+
+def _merge(cursor: SnowflakeCursor, rows: Iterable[ResultRow]) -> MergeReport:
+    staged = _stage(cursor, (row.model_dump(mode="json") for row in rows))
+    if staged == 0:
+        return MergeReport(staged=0, inserted=0, updated=0)
+    cursor.execute(statement("stage_rows"), {"tried_again": _TRIED_AGAIN})
+    cursor.execute(statement("insert_unused"))
+    flagged = _flag_rows(cursor)
+    cursor.execute("BEGIN")  # whatever fails below: closing the session rolls back
+    cursor.execute(statement("insert_history"))
+    cursor.execute(statement("merge_image_results"))
+    inserted, updated = (int(count) for count in first_row(cursor)[:2])
+    cursor.execute("COMMIT")
+    return MergeReport(staged=staged, inserted=inserted, updated=updated, flagged=flagged)
 
 
 def _flag_rows(cursor: SnowflakeCursor) -> dict[Flag, int]:
@@ -228,7 +240,21 @@ def _read_stale(rows: Sequence[Mapping[str, Any]]) -> StalePicture:
     return StalePicture(_read_entry({**rows[0], "LANGUAGES": languages}), tuple(Reason(row["REASON"]) for row in rows))
 
 
-def _read_receipt(key: ContentKey, row: Mapping[str, Any]) -> Receipt:
+def _read_standing(row: Mapping[str, Any]) -> StandingRow:
+    values = {name: row[name.upper()] for name in ResultRow.model_fields}
+    for name in ("hints", "violations"):  # the connector gives JSON as text
+        values[name] = json.loads(values[name]) if isinstance(values[name], str) else values[name]
+    return StandingRow(ResultRow.model_validate(values), row["REVIEW_STATUS"])
+
+
+def _read_receipt(asked: ContentKey, row: Mapping[str, Any]) -> Receipt:
+    """Return what is known; its key names the model that wrote it, of a person's decision who asks."""
+    key, text = asked, row["GPT_SUMMARY"]
+    if row["DECISION"] is None:
+        by = {"prompt_version": row["PROMPT_VERSION"], "model": row["CAPTION_MODEL"], "detail": row["IMAGE_DETAIL"]}
+        key = asked.model_copy(update=by)
+    elif text and row["WORDS"] is None:  # as IMAGE_REVIEWS keeps it
+        row = {**row, "WORDS": count_words(text, key.language), "SENTENCES": count_sentences(text, key.language)}
     usage = Usage(
         input_tokens=row["INPUT_TOKENS"],
         output_tokens=row["OUTPUT_TOKENS"],
@@ -236,11 +262,12 @@ def _read_receipt(key: ContentKey, row: Mapping[str, Any]) -> Receipt:
         attempts=row["ATTEMPTS"] or 0,
         latency_s=row["LATENCY_S"] or 0.0,
     )
+    code = ErrorCode.REJECTED_BY_PERSON if row["DECISION"] == Choice.REJECTED else row["ERROR_CODE"]
     return Receipt(
         key=key,
         caption=row["GPT_SUMMARY"],
         rejected_caption=row["REJECTED_CAPTION"],
-        error_code=ErrorCode(row["ERROR_CODE"]) if row["ERROR_CODE"] else None,
+        error_code=ErrorCode(code) if code else None,
         error_message=row["ERROR_MESSAGE"],
         policy_version=row["POLICY_VERSION"],
         violations=tuple(json.loads(row["VIOLATIONS"] or "[]")),
@@ -248,7 +275,7 @@ def _read_receipt(key: ContentKey, row: Mapping[str, Any]) -> Receipt:
         words=row["WORDS"],
         sentences=row["SENTENCES"],
         usage=usage,
-        origin=Origin.PERSON if row["REVIEW_STATUS"] else Origin.MODEL,
+        origin=Origin.PERSON if row["DECISION"] else Origin.MODEL,
         paid_by_uri=row["PAID_BY_URI"],
         run_id=row["RUN_ID"],
     )

@@ -58,7 +58,7 @@ def caption(
     manifest = files.manifest()
     metadata = sound_pictures(files, manifest)
     questions = make_questions(files, manifest, captioner, options.hint_min_score)
-    receipts = find_known(warehouse, questions) if captioner.paid else {}
+    receipts = find_known(warehouse, questions, of_any_model=not captioner.paid)
     open_questions = [q for q in questions if q.key not in receipts]
     thumbnails = dict(read_pack(files.thumbnails())) if questions else {}
     jobs = JobFiles(store, manifest_uri)
@@ -127,9 +127,16 @@ def sound_pictures(files: BatchFiles, manifest: Manifest) -> list[ImageMetadata]
     return [row for row in files.metadata() if row.error_code is None]
 
 
-def find_known(warehouse: Warehouse | None, questions: Sequence[Question]) -> dict[ContentKey, Receipt]:
-    """Return what IMAGE_RESULTS already holds and the policy of today lets pass."""
-    known = warehouse.select_receipts([question.key for question in questions]) if warehouse else {}
+def find_known(
+    warehouse: Warehouse | None, questions: Sequence[Question], *, of_any_model: bool = False
+) -> dict[ContentKey, Receipt]:
+    """Return what is already there and the policy of today lets pass.
+
+    Args:
+        of_any_model: For who writes stand-ins: any model's answer is better.
+    """
+    keys = [question.key for question in questions]
+    known = warehouse.select_receipts(keys, of_any_model=of_any_model) if warehouse else {}
     return {key: receipt for key, found in known.items() if (receipt := renew(found)) is not None}
 
 

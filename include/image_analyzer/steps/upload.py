@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 from typing import NamedTuple, cast
 from uuid import uuid4
 
+from pydantic import Field
+
 from image_analyzer.errors import BudgetExceededError, ItemError, RetryableError
 from image_analyzer.ports import Captioner, HeldFiles, HintModel, ObjectStore, Warehouse
 from image_analyzer.records import (
@@ -39,6 +41,7 @@ from image_analyzer.workarea import WorkArea
 
 log = logging.getLogger(__name__)
 UPLOADS = "uploads"
+ADHOC = "adhoc"  # begins the run's name of single pictures; pipeline_runs.sql leaves them out
 _ANSWERED = frozenset({Status.OK, Status.DECORATIVE, Status.NEEDS_REVIEW})
 
 
@@ -62,8 +65,10 @@ class Uploaded(Record):
     """What came of an upload.
 
     Attributes:
-        rows: One for each language, as they are, or would be, in IMAGE_RESULTS.
-        stored: Whether they are there.
+        rows: One for each language: as they stand in IMAGE_RESULTS if they were stored, else as they would.
+        stored: Whether they were.
+        paid_usd: What this upload paid, by language; 0 for what was known, null where the price is not.
+        decided: REVIEW_STATUS by language, where a person decided.
         problem: Why not, in a sentence; empty if they are, or were not to be.
         thumbnail: What the models saw, JPEG.
     """
@@ -72,6 +77,8 @@ class Uploaded(Record):
     stored: bool
     problem: str = ""
     thumbnail: bytes = b""
+    paid_usd: dict[str, float | None] = Field(default_factory=dict)
+    decided: dict[str, str] = Field(default_factory=dict)
 
 
 class DeskTools(NamedTuple):
@@ -150,11 +157,14 @@ def store_rows(warehouse: Warehouse, uploaded: Uploaded) -> Uploaded:
     """Write the rows of an upload, also again if it could not be done at first; what cannot be stored now is not lost."""
     answered = [row for row in uploaded.rows if row.status in _ANSWERED]
     try:
-        warehouse.merge([answered])
+        standing = {found.row.language: found for found in warehouse.settle(answered)}
     except RetryableError as error:
         log.warning("upload %s is not stored: %s", answered[0].image_uri, error)
         return uploaded.model_copy(update={"problem": str(error)})
-    return uploaded.model_copy(update={"stored": True, "problem": ""})
+    rows = tuple(standing[row.language].row if row.language in standing else row for row in uploaded.rows)
+    asked = {row.language for row in rows}
+    decided = {name: found.review_status for name, found in standing.items() if found.review_status and name in asked}
+    return uploaded.model_copy(update={"rows": rows, "stored": True, "problem": "", "decided": decided})
 
 
 def safe_name(name: str) -> str:
@@ -176,9 +186,10 @@ class _Desk:
         """Read the picture."""
         self._store.hold(ref)
         entry = ManifestEntry(object=ref, languages=languages)
-        # A name of its own: of two who bring the same picture at once one asks, the other waits for the answer.
-        batch_id = f"upload-{self._sha256[:16]}-{uuid4().hex[:8]}"
-        manifest = Manifest(run_id="adhoc", batch_id=batch_id, steps=Steps.CAPTIONS, entries=(entry,), source=source)
+        # A name of its own: of two who bring the same picture at once one asks, the other waits for the answer, and it
+        # is told who paid.
+        run_id, batch_id = f"{ADHOC}-{uuid4().hex[:12]}", f"upload-{self._sha256[:16]}"
+        manifest = Manifest(run_id=run_id, batch_id=batch_id, steps=Steps.CAPTIONS, entries=(entry,), source=source)
         self._files.write_record("manifest.json", manifest)
         prepare(self._store, self._files.manifest_uri, self._tools.prepare)
         (facts,) = self._files.metadata()
@@ -208,8 +219,13 @@ class _Desk:
             raise BudgetExceededError(message) if rows[0].status is Status.PENDING_BUDGET else RetryableError(message)
         self._keep_thumbnail(answered[0].thumbnail_uri)
         thumbnail = next((jpeg for _, jpeg in read_pack(self._files.thumbnails())), b"")
-        uploaded = Uploaded(rows=rows, stored=False, thumbnail=thumbnail)
+        uploaded = Uploaded(rows=rows, stored=False, thumbnail=thumbnail, paid_usd=self._paid())
         return store_rows(tools.warehouse, uploaded) if tools.warehouse and store else uploaded
+
+    def _paid(self) -> dict[str, float | None]:
+        run_id = self._files.manifest().run_id
+        receipts = {row.language: row.receipt for row in self._files.captions() if row.receipt}
+        return {name: r.usage.cost_usd if r.run_id == run_id else 0.0 for name, r in receipts.items()}
 
     def _keep_thumbnail(self, thumbnail_uri: str | None) -> None:
         """Put the thumbnail where the rows say it is; there is none of what is not archived."""
@@ -227,10 +243,10 @@ class _Patient:
     def __getattr__(self, name: str) -> object:
         return getattr(self._warehouse, name)
 
-    def select_receipts(self, keys: Sequence[ContentKey]) -> dict[ContentKey, Receipt]:
+    def select_receipts(self, keys: Sequence[ContentKey], *, of_any_model: bool = False) -> dict[ContentKey, Receipt]:
         """Return what is known; nothing if the warehouse does not answer."""
         try:
-            return self._warehouse.select_receipts(keys)
+            return self._warehouse.select_receipts(keys, of_any_model=of_any_model)
         except RetryableError as error:
             log.warning("IMAGE_RESULTS does not answer, the ledger is asked alone: %s", error)
             return {}

@@ -15,13 +15,45 @@ CREATE OR REPLACE VIEW CAPTION_COST_DAILY (
     REUSED COMMENT 'Rows written that day that cost nothing, since the same bytes were paid for before'
 )
 COPY GRANTS
-COMMENT = 'Cost of captions per day, model and language; replaced rows are counted, too'
+COMMENT = 'Cost of captions per day, model and language; replaced rows and unused answers are counted, too'
 AS
 -- A version counts once, on the day its bill was first written: later versions of a row often carry the same bill.
-WITH BILLS AS (
-    SELECT *
+WITH ANSWERS AS (
+    SELECT
+        IMAGE_URI,
+        LANGUAGE,
+        SHA256,
+        VALID_FROM,
+        CAPTION_ORIGIN,
+        CAPTION_MODEL,
+        PROMPT_VERSION,
+        IMAGE_DETAIL,
+        ATTEMPTS,
+        INPUT_TOKENS,
+        OUTPUT_TOKENS,
+        COST_USD
     FROM IMAGE_VERSIONS
     WHERE CAPTION_ORIGIN IN ('model', 'reused')
+    UNION ALL
+    SELECT
+        IMAGE_URI,
+        LANGUAGE,
+        SHA256,
+        ANSWERED_AT,
+        'model',
+        CAPTION_MODEL,
+        PROMPT_VERSION,
+        IMAGE_DETAIL,
+        ATTEMPTS,
+        INPUT_TOKENS,
+        OUTPUT_TOKENS,
+        COST_USD
+    FROM IMAGE_UNUSED_ANSWERS
+),
+
+BILLS AS (
+    SELECT *
+    FROM ANSWERS
     QUALIFY
         ROW_NUMBER() OVER (
             PARTITION BY

@@ -11,12 +11,12 @@ CREATE OR REPLACE VIEW DUPLICATE_IMAGES (
     SIZE_BYTES COMMENT 'Size in bytes: what is saved if the address goes'
 )
 COPY GRANTS
-COMMENT = 'Copies and near duplicates, one row per pair of addresses'
+COMMENT = 'Copies and near duplicates in S3, one row per pair of addresses'
 AS
 WITH IMAGES AS (
     SELECT *
     FROM IMAGE_RESULTS
-    WHERE SHA256 IS NOT NULL
+    WHERE SHA256 IS NOT NULL AND S3_PATH IS NOT NULL -- an upload that was not archived lies nowhere
     QUALIFY ROW_NUMBER() OVER (PARTITION BY IMAGE_URI ORDER BY LANGUAGE) = 1
 ),
 
@@ -48,4 +48,4 @@ SELECT
     R.FILE_NAME,
     R.SIZE_BYTES
 FROM IMAGE_RESULTS AS R, LATERAL FLATTEN(INPUT => R.FLAGS) AS FLAG
-WHERE FLAG.VALUE:flag::VARCHAR = 'near_duplicate'
+WHERE FLAG.VALUE:flag::VARCHAR = 'near_duplicate' AND R.S3_PATH IS NOT NULL

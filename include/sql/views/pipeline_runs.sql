@@ -3,7 +3,7 @@
 -- Re-run:  safe, replaces the view and keeps its grants.
 -- Caller:  Warehouse.create_tables
 CREATE OR REPLACE VIEW PIPELINE_RUNS (
-    RUN_ID COMMENT 'Airflow run',
+    RUN_ID COMMENT 'Airflow run; single pictures of add-on and service are none',
     FIRST_AT COMMENT 'When it wrote its first row, UTC',
     LAST_AT COMMENT 'When it wrote its last row, UTC',
     ROWS_WRITTEN COMMENT 'Rows it inserted or changed',
@@ -19,11 +19,17 @@ CREATE OR REPLACE VIEW PIPELINE_RUNS (
 COPY GRANTS
 COMMENT = 'What each run wrote, one row per run'
 AS
--- The first version that a run wrote of a row: a person's decision keeps the run's id.
+-- The last version that a run wrote of a row before a person decided on it, which keeps the run's id: a run that was cleared or
+-- tried again tells how it ended. Single pictures of add-on and service are no run.
 WITH WRITTEN AS (
     SELECT *
     FROM IMAGE_VERSIONS
-    QUALIFY ROW_NUMBER() OVER (PARTITION BY IMAGE_URI, LANGUAGE, RUN_ID ORDER BY VALID_FROM) = 1
+    WHERE NOT STARTSWITH(RUN_ID, 'adhoc')
+    QUALIFY
+        ROW_NUMBER() OVER (
+            PARTITION BY IMAGE_URI, LANGUAGE, RUN_ID
+            ORDER BY IFF(REVIEW_STATUS IS NULL, 0, 1) ASC, IFF(REVIEW_STATUS IS NULL, VALID_FROM, NULL) DESC, VALID_FROM ASC
+        ) = 1
 )
 
 SELECT
