@@ -10,6 +10,7 @@ checks what it wrote and reports.
 - **A bad picture is a row, a bad run is red.** `report` fails the run after everything that could be saved was saved;
   its message says what to do.
 - **A night without new pictures** makes no caption call, changes no row and is green.
+- **At once**, too: where S3 tells the queue `EVENTS_QUEUE_URL` of new objects, an upload starts a run.
 - **By hand**: trigger with parameters. `dry_run` shows the plan and its cost and does nothing else; `reprocess` runs rows
   of `IMAGE_RESULTS` again.
 """
@@ -19,7 +20,18 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import Asset, CronTriggerTimetable, Param, TriggerRule, dag, get_current_context, task, task_group
+from airflow.sdk import (
+    Asset,
+    AssetOrTimeSchedule,
+    AssetWatcher,
+    CronTriggerTimetable,
+    Param,
+    TriggerRule,
+    dag,
+    get_current_context,
+    task,
+    task_group,
+)
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from image_analyzer.languages import supported_languages
@@ -34,6 +46,7 @@ from image_analyzer_airflow import (
     make_warehouse,
 )
 from image_analyzer_captioning import CaptionOperator
+from image_analyzer_events import NewObjectsTrigger
 from image_analyzer_sensing import NewObjectsSensor
 
 SETTINGS = read_settings()
@@ -88,8 +101,21 @@ def current_plan() -> Plan:
     return Plan.model_validate({**header, "batches": ti.xcom_pull(task_ids="discover") or []})
 
 
+def make_schedule() -> CronTriggerTimetable | AssetOrTimeSchedule:
+    """Return when runs start: by time, and where S3 tells of new objects, by that, too."""
+    nightly = CronTriggerTimetable(SETTINGS.schedule_cron, timezone="UTC")
+    if not SETTINGS.events_queue_url:
+        return nightly
+    trigger = NewObjectsTrigger(
+        SETTINGS.events_queue_url, SETTINGS.s3_bucket, SETTINGS.s3_prefix, SETTINGS.events_gather_s
+    )
+    return AssetOrTimeSchedule(
+        timetable=nightly, assets=Asset("new_images", watchers=[AssetWatcher(name="s3_events", trigger=trigger)])
+    )
+
+
 @dag(
-    schedule=CronTriggerTimetable(SETTINGS.schedule_cron, timezone="UTC"),
+    schedule=make_schedule(),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
@@ -111,8 +137,8 @@ def caption_images() -> None:
     sensed = NewObjectsSensor(
         task_id="sense",
         request=REQUEST,
-        # By hand one wants an answer now.
-        timeout_s="{{ 0 if dag_run.run_type == 'manual' else " + str(SETTINGS.sense_timeout_s) + " }}",
+        # By hand one wants an answer now; who was told of new objects need not wait for them.
+        timeout_s="{{ " + str(SETTINGS.sense_timeout_s) + " if dag_run.run_type == 'scheduled' else 0 }}",
         poll_s=SETTINGS.sense_poll_s,
     )
 

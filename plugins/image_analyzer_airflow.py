@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
     from airflow.sdk.definitions.context import Context
 
+    from image_analyzer.clients.event_queue import EventQueue
     from image_analyzer.ports import ObjectStore, ReviewDesk, Warehouse
 
 _SHORTEST_RETRY = timedelta(seconds=5)
@@ -92,6 +93,19 @@ def make_store(settings: Settings) -> ObjectStore:
     theirs = S3Hook(aws_conn_id=settings.aws_conn_id).conn_config.botocore_config
     hook = S3Hook(aws_conn_id=settings.aws_conn_id, config=ours.merge(theirs) if theirs else ours)
     return S3Store(hook.get_conn())
+
+
+def make_events(settings: Settings, queue_url: str) -> EventQueue:
+    """Build the queue of S3's events from the AWS connection, or from the settings where there is none."""
+    from image_analyzer import wiring
+
+    if find_connection(settings.aws_conn_id) is None:
+        return wiring.make_events(settings, queue_url)
+    from airflow.providers.amazon.aws.hooks.sqs import SqsHook
+
+    from image_analyzer.clients.event_queue import EventQueue
+
+    return EventQueue(SqsHook(aws_conn_id=settings.aws_conn_id).get_conn(), queue_url)
 
 
 def make_warehouse(settings: Settings) -> Warehouse:

@@ -174,6 +174,13 @@ class Settings(BaseSettings):
     evaluate_cron: str = Field("", description="When `evaluate_captions` starts (UTC); only by hand if empty.")
 
     # The run
+    events_queue_url: str = Field(
+        "", description="SQS queue into which S3 tells of new objects: they start a run at once; only by time if empty."
+    )
+    events_gather_s: int = Field(
+        15, ge=1, le=120, description="How long after the first such message others are waited for."
+    )
+    sqs_endpoint_url: str = Field("", description="Other SQS endpoint, for a stand-in; empty for AWS.")
     schedule_cron: str = Field("0 2 * * *", description="When the nightly run starts (UTC).")
     retry_delay_s: int = Field(60, ge=0, description="Pause before a failed task is tried again.")
     batch_size: int = Field(250, ge=1, description="Images in one mapped batch.")

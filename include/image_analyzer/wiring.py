@@ -8,8 +8,9 @@ import ssl
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from image_analyzer.clients.event_queue import EventQueue, make_queue_client
 from image_analyzer.clients.mlflow_tracker import MlflowTracker
 from image_analyzer.clients.offline_describer import OfflineDescriber
 from image_analyzer.clients.s3_store import S3Store, make_client
@@ -44,15 +45,21 @@ _MOST_BATCHES = 1_000  # below Airflow's max_map_length of 1,024
 def make_store(settings: Settings) -> S3Store:
     """Build the object store."""
     settings.need("s3_bucket")
-    return S3Store(
-        make_client(
-            region=settings.aws_region,
-            endpoint_url=settings.s3_endpoint_url,
-            access_key_id=settings.aws_access_key_id,
-            secret_access_key=settings.aws_secret_access_key.get_secret_value(),
-            session_token=settings.aws_session_token.get_secret_value(),
-        )
-    )
+    return S3Store(make_client(endpoint_url=settings.s3_endpoint_url, **_aws_access(settings)))
+
+
+def make_events(settings: Settings, queue_url: str) -> EventQueue:
+    """Build the queue into which S3 tells of new objects."""
+    return EventQueue(make_queue_client(endpoint_url=settings.sqs_endpoint_url, **_aws_access(settings)), queue_url)
+
+
+def _aws_access(settings: Settings) -> dict[str, Any]:
+    return {
+        "region": settings.aws_region,
+        "access_key_id": settings.aws_access_key_id,
+        "secret_access_key": settings.aws_secret_access_key.get_secret_value(),
+        "session_token": settings.aws_session_token.get_secret_value(),
+    }
 
 
 def make_warehouse(settings: Settings) -> SnowflakeWarehouse:

@@ -162,3 +162,26 @@ def test_errors_no_retry_can_mend_fail_the_task_at_once(dag: Any) -> None:
         raise FatalError("check the key")
     with pytest.raises(RetryableError), airflow_errors():
         raise RetryableError("later")
+
+
+def test_where_s3_tells_of_new_objects_they_start_a_run_too(tmp_path: Path) -> None:
+    """With a queue set the DAG has both: the night, and an asset that a watcher of the queue updates."""
+    script = (
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        f"bag = DagBag(dag_folder={str(PROJECT_ROOT / 'dags' / 'caption_images.py')!r})\n"
+        "assert not bag.import_errors, bag.import_errors\n"
+        "timetable = bag.dags['caption_images'].timetable\n"
+        "asset = timetable.asset_condition\n"
+        "(watcher,) = asset.watchers\n"
+        "print(type(timetable).__name__, repr(timetable.timetable), asset.name, watcher.trigger.serialize())\n"
+    )
+    environment = {
+        **os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "S3_BUCKET": "images", "EVENTS_QUEUE_URL": "https://sqs/1/q",
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+
+    assert 0 == done.returncode, done.stderr[-2_000:]
+    said = done.stdout.splitlines()[-1]
+    assert said.startswith("AssetOrTimeSchedule")
+    assert all(part in said for part in ("0 2 * * *", "new_images", "https://sqs/1/q", "'incoming/'"))

@@ -1,0 +1,69 @@
+"""From an upload to its row without a clock: S3 tells SQS, the triggerer hears it, the scheduler starts the run."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Night, paint
+from queueing import TellingBucket
+from test_airflow import AirflowNight, _api, _wait_for
+
+from image_analyzer.local.airflow import LocalAirflow
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def bucket() -> Iterator[TellingBucket]:
+    """A bucket that tells."""
+    bucket = TellingBucket()
+    yield bucket
+    bucket.stop()
+
+
+def test_an_upload_starts_a_run(make_night: Callable[..., Night], bucket: TellingBucket, tmp_path: Path) -> None:
+    """Soon both rows are there, by one run; messages are gone; what is not ours starts nothing."""
+    from image_analyzer.local.stack import free_ports
+
+    environment = make_night(
+        **bucket.settings(), EVENTS_GATHER_S="2", SENSE_TIMEOUT_S="1", SENSE_POLL_S="1",
+        AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+    )  # fmt: skip
+    night = AirflowNight(environment, tmp_path)
+    (port,) = free_ports(1)
+    airflow = LocalAirflow(tmp_path / "airflow", night.night.environment, port)
+    airflow.set_up()
+    airflow.start()
+
+    def runs() -> list[tuple[str, str]]:
+        return [
+            (run["run_type"], run["state"]) for run in _api(airflow, "GET", "dags/caption_images/dagRuns")["dag_runs"]
+        ]
+
+    try:
+        # Unpaused, the DAG runs for the last date of its schedule.
+        _wait_for(lambda: runs() == [("scheduled", "success")])
+        bucket.s3.put_object(Bucket="images", Key="elsewhere/a.jpg", Body=b"x")
+        _wait_for(lambda: bucket.left() == 0)
+        uploaded_at = time.monotonic()
+        night.land(**{"my cat +1__jpg": paint("red"), "b__jpg": paint("blue")})
+        _wait_for(lambda: len(night.rows()) == 2)
+        seconds = time.monotonic() - uploaded_at
+        _wait_for(lambda: ("asset_triggered", "success") in runs())
+        _wait_for(lambda: bucket.left() == 0)
+    finally:
+        airflow.stop()
+
+    assert {"ok"} == {row["STATUS"] for row in night.rows().values()}
+    assert [("asset_triggered", "success"), ("scheduled", "success")] == sorted(runs_seen(tmp_path))
+    assert seconds < 120, "half of it on a machine that has nothing else to do"
+
+
+def runs_seen(folder: Path) -> list[tuple[str, str]]:
+    """Return type and state of all runs, after Airflow has stopped."""
+    with sqlite3.connect(folder / "airflow" / "airflow.db") as database:
+        return database.execute("SELECT run_type, state FROM dag_run").fetchall()
