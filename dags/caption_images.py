@@ -55,6 +55,7 @@ IMAGE_RESULTS = Asset("image_results")
 BATCH_PATIENCE_S = SETTINGS.batch_patience_s if SETTINGS.caption_mode is CaptionMode.BATCH else 0
 RUN_TIMEOUT = timedelta(hours=20) + timedelta(seconds=BATCH_PATIENCE_S)
 
+A_DAY: dict[str, Any] = {"type": ["null", "string"], "format": "date"}
 PARAMS = {
     "prefix": Param(SETTINGS.s3_prefix, type="string", description="Prefix to look under"),
     "languages": Param(
@@ -76,6 +77,8 @@ PARAMS = {
         examples=[reason.value for reason in Reason],
         description="Run rows of IMAGE_RESULTS again for these reasons, instead of looking for new objects",
     ),
+    "from_day": Param(None, **A_DAY, description="Only what was last changed in S3 on this day or later, UTC"),
+    "to_day": Param(None, **A_DAY, description="Only what was last changed in S3 on this day or earlier, UTC"),
     "dry_run": Param(False, type="boolean", description="Plan only: show what would be done and what it may cost"),
 }
 

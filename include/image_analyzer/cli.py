@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -84,12 +85,20 @@ def plan(
     reprocess: Annotated[
         list[Reason] | None, typer.Option(help="Plan a run with this reason to reprocess; repeat it for more.")
     ] = None,
+    from_day: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only what was last changed in S3 then or later, UTC.")
+    ] = None,
+    to_day: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Only what was last changed in S3 then or earlier, UTC."),
+    ] = None,
 ) -> None:
     """Show what the next run would do, what a run to reprocess would, and what each may cost. Touches nothing."""
     from image_analyzer.commands import show_plan
 
     with _plain_errors():
-        show_plan(console, load_settings(), prefix, limit, tuple(reprocess or ()))
+        days = (from_day.date() if from_day else None, to_day.date() if to_day else None)
+        show_plan(console, load_settings(), prefix, limit, tuple(reprocess or ()), days)
 
 
 @app.command()

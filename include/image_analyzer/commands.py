@@ -11,7 +11,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import filetype
@@ -83,10 +83,24 @@ def caption_rows(settings: Settings, file: Path, languages: tuple[str, ...]) -> 
 
 
 def show_plan(
-    console: Console, settings: Settings, prefix: str, limit: int | None, reprocess: tuple[Reason, ...] = ()
+    console: Console,
+    settings: Settings,
+    prefix: str,
+    limit: int | None,
+    reprocess: tuple[Reason, ...] = (),
+    days: tuple[date | None, date | None] = (None, None),
 ) -> None:
-    """Print what the next run would do, then what there is to reprocess; with reasons, what a run for these would do."""
+    """Print what the next run would do, then what there is to reprocess; with reasons, what a run for these would do.
+
+    Raises:
+        ConfigurationError: The first day is after the last.
+    """
+    from_day, to_day = days
+    if from_day and to_day and from_day > to_day:
+        raise ConfigurationError(f"--from-day {from_day} is after --to-day {to_day}")
     request = RunRequest(
+        from_day=from_day,
+        to_day=to_day,
         run_id="plan",
         bucket=settings.s3_bucket,
         prefix=prefix or settings.s3_prefix,

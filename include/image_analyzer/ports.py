@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -224,6 +224,7 @@ class StaleQuery(NamedTuple):
         prefix_uri: How the image addresses begin.
         model, detail, prompt_version: Of captions as they would be asked for now.
         hint_model: Empty if hints do not count.
+        from_day, to_day: When the object was last changed in S3, UTC; None for any.
     """
 
     languages: tuple[str, ...]
@@ -233,6 +234,8 @@ class StaleQuery(NamedTuple):
     model: str
     detail: str
     hint_model: str
+    from_day: date | None = None
+    to_day: date | None = None
 
 
 class StalePicture(NamedTuple):

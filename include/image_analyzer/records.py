@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Record(BaseModel):
@@ -193,6 +193,7 @@ class RunRequest(Record):
         limit: Take at most so many objects; None for all.
         dry_run: Plan only: nothing is read, asked or written.
         canaries: Also caption test pictures whose right answer is known.
+        from_day, to_day: Only objects that were last changed in S3 on these days, UTC, both included; None for any.
     """
 
     run_id: str
@@ -204,6 +205,19 @@ class RunRequest(Record):
     dry_run: bool = False
     canaries: bool = False
     reprocess: tuple[Reason, ...] = ()
+    from_day: date | None = None
+    to_day: date | None = None
+
+    @model_validator(mode="after")
+    def _window_is_open(self) -> RunRequest:
+        if self.from_day and self.to_day and self.from_day > self.to_day:
+            raise ValueError(f"from_day {self.from_day} is after to_day {self.to_day}: no object is from both")
+        return self
+
+    def concerns(self, changed_at: datetime) -> bool:
+        """Tell whether an object that was last changed then is in the window of days."""
+        day = changed_at.astimezone(UTC).date()
+        return (self.from_day or day) <= day <= (self.to_day or day)
 
 
 class ManifestEntry(Record):

@@ -1,7 +1,7 @@
 -- Purpose: rows of IMAGE_RESULTS to run through the steps again, each with the first reason that holds, and what is known of the picture.
 -- Grain:   one row per image address and language; a language that has no row yet counts as one. People's rows are left alone.
 -- Binds:   languages, reasons, policies (pairs of language and version), JSON arrays; prefix (begin of the address); prompt_version,
---          model, detail, hint_model (empty: not looked at)
+--          model, detail, hint_model (empty: not looked at); from_day, to_day (when the object was last changed, UTC; empty: any)
 -- Caller:  Warehouse.select_stale
 WITH WANTED AS (
     SELECT
@@ -25,7 +25,17 @@ ASKED_REASONS AS (
 PICTURES AS (
     SELECT *
     FROM IMAGE_RESULTS
-    WHERE SOURCE = 's3' AND STARTSWITH(IMAGE_URI, %(prefix)s)
+    WHERE
+        SOURCE = 's3'
+        AND STARTSWITH(IMAGE_URI, %(prefix)s)
+        AND (
+            %(from_day)s = ''
+            OR CONVERT_TIMEZONE('UTC', LAST_MODIFIED_AT)::DATE >= TO_DATE(NULLIF(%(from_day)s, ''))
+        )
+        AND (
+            %(to_day)s = ''
+            OR CONVERT_TIMEZONE('UTC', LAST_MODIFIED_AT)::DATE <= TO_DATE(NULLIF(%(to_day)s, ''))
+        )
     QUALIFY ROW_NUMBER() OVER (PARTITION BY IMAGE_URI ORDER BY UPDATED_AT DESC, LANGUAGE ASC) = 1
 ),
 

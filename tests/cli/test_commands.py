@@ -72,6 +72,11 @@ def test_from_a_folder_to_rows(shell: Shell, folder: Path) -> None:
     Pipeline(shell.night).run()
 
     assert "0 new or changed" in shell.run("plan").stdout
+    assert "0 objects under" in shell.run("plan", "--to-day", "2026-01-01").stdout
+    assert (
+        "--from-day 2026-01-02 is after"
+        in shell.run("plan", "--from-day", "2026-01-02", "--to-day", "2026-01-01").output
+    )
     stale = shell.run("plan", OPENAI_MODEL="gpt-5.6-luna").stdout
     assert "to reprocess, not part of it: model: 2 captions, at most $0.00" in stale
     chosen = shell.run("plan", "--reprocess", "model", OPENAI_MODEL="gpt-5.6-luna").stdout

@@ -103,7 +103,9 @@ def test_the_end_runs_whatever_happened(dag: Any) -> None:
 def test_parameters_are_typed(dag: Any) -> None:
     """A wrong parameter is refused when the run is triggered."""
     params = dag.params
-    assert {"prefix", "languages", "limit", "steps", "dry_run", "canaries", "reprocess"} == set(params)
+    assert {
+        "prefix", "languages", "limit", "steps", "dry_run", "canaries", "reprocess", "from_day", "to_day",
+    } == set(params)  # fmt: skip
     for name, wrong in [("limit", 0), ("steps", "everything"), ("dry_run", "yes"), ("languages", "en")]:
         with pytest.raises(Exception, match="Failed validating"):
             params.get_param(name).resolve(wrong)

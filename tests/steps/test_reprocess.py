@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from conftest import Night, paint, photograph
 from pipeline import Pipeline, numbered
+from pydantic import ValidationError
 
 from image_analyzer import wiring
 from image_analyzer.captions import CaptionAnswer, Payer, judge, make_receipt, renew
@@ -198,6 +200,36 @@ def test_a_limit_and_a_prefix_narrow_it_down(pipeline: Pipeline) -> None:
     assert 2 == pipeline.run(newer, reprocess=(Reason.MODEL,), limit=2).calls
     assert 1 == pipeline.run(newer, reprocess=(Reason.MODEL,), prefix=f"{folder}n0003", dry_run=True).images
     assert 0 == pipeline.run(newer, reprocess=(Reason.MODEL,), prefix=f"{folder}elsewhere/", dry_run=True).images
+
+
+def test_a_window_of_days_narrows_it_down(pipeline: Pipeline) -> None:
+    """By the day, UTC, on which an object was last changed in S3: for what is new and for rows to run again."""
+    pipeline.land(**numbered(3))
+    today = datetime.now(UTC).date()
+    one = timedelta(days=1)
+    assert (0, 0) == _listed(pipeline.run(from_day=today + one, dry_run=True))
+    assert (0, 0) == _listed(pipeline.run(to_day=today - one, dry_run=True))
+    assert (3, 3) == _listed(pipeline.run(from_day=today, to_day=today + one))
+    # In Berlin it was the 6th already.
+    at = "2026-01-06 00:30:00 +01:00"
+    execute(pipeline, "UPDATE IMAGE_RESULTS SET LAST_MODIFIED_AT = %(at)s::TIMESTAMP_TZ WHERE FILE_NAME = %(name)s",
+            at=at, name=min(pipeline.rows()))  # fmt: skip
+    newer = pipeline.night.settings(openai_model="gpt-5.6-luna")
+    day = date(2026, 1, 5)
+    windows: list[dict[str, date]] = [
+        {"from_day": day, "to_day": day}, {"from_day": day + one, "to_day": day + one}, {"to_day": day - one},
+        {"from_day": day + one},
+    ]  # fmt: skip
+
+    assert [1, 0, 0, 2] == [
+        pipeline.run(newer, reprocess=(Reason.MODEL,), dry_run=True, **window).images for window in windows
+    ]
+    with pytest.raises(ValidationError, match="no object is from both"):
+        pipeline.run(from_day=today + one, to_day=today)
+
+
+def _listed(report: Any) -> tuple[int, int]:
+    return report.listed, report.images
 
 
 KEY = ContentKey(sha256="s", language="en", prompt_version="1", model="m", detail="high")

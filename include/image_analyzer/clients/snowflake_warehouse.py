@@ -100,6 +100,8 @@ class SnowflakeWarehouse:
                     "model": query.model,
                     "detail": query.detail,
                     "hint_model": query.hint_model,
+                    "from_day": str(query.from_day or ""),
+                    "to_day": str(query.to_day or ""),
                 },
             )
             return [_read_stale(list(rows)) for _, rows in groupby(read_rows(cursor), key=lambda row: row["IMAGE_URI"])]

@@ -58,14 +58,15 @@ def listing_mark(store: ObjectStore, work: WorkArea, bucket: str, prefix: str) -
 def find_missing(
     store: ObjectStore, warehouse: Warehouse, work: WorkArea, request: RunRequest, *, replace_offline: bool
 ) -> tuple[int, list[ManifestEntry]]:
-    """Return how many objects are listed, and those that lack something, at most `request.limit`."""
+    """Return how many objects are listed, of the wanted days, and those that lack something, at most `request.limit`."""
     listed = 0
 
     def counted() -> Iterator[ObjectRef]:
         nonlocal listed
         for obj in list_landing(store, work, request.bucket, request.prefix):
-            listed += 1
-            yield obj
+            if request.concerns(obj.last_modified_at):
+                listed += 1
+                yield obj
 
     replace = replace_offline and request.steps is Steps.CAPTIONS
     query = DiscoverQuery(request.languages, request.steps, replace)
@@ -88,6 +89,8 @@ def find_stale(
         model=options.model,
         detail=options.detail,
         hint_model=options.hint_model,
+        from_day=request.from_day,
+        to_day=request.to_day,
     )
     pictures = warehouse.select_stale(query)[: request.limit]
     return [picture.entry for picture in pictures], Counter(r for picture in pictures for r in picture.reasons)
