@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from conftest import Night
+from secrets_planted import PLANTED, leaks
 
 from image_analyzer.local.stack import free_ports
 
@@ -34,7 +35,7 @@ class Served:
     ) -> None:
         port = port or free_ports(1)[0]
         self.url, self.log = f"http://127.0.0.1:{port}", log
-        environment = {**os.environ, **night.environment, **more}
+        environment = {**os.environ, **night.environment, **PLANTED, **more}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [COMMAND, *command, "--port", str(port)],
@@ -56,7 +57,9 @@ class Served:
         raise AssertionError(f"{command} did not start: {log.read_text()[-2_000:]}")
 
     def stop(self) -> int:
-        """End it as a service manager does; return its exit code."""
+        """End it as a service manager does; return its exit code. Its log holds no secret."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        code = self.process.wait(30)
+        assert [] == leaks([self.log])
+        return code

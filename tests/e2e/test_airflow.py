@@ -9,7 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from browsing import SCREENSHOTS, TALL, browser, look_at
 from conftest import Night, paint, photograph
 from pipeline import Pipeline, numbered
 from playwright.sync_api import Browser
+from secrets_planted import PLANTED, SNOWFLAKE_PASSWORD, leaks
 from test_training import COLOURS, paint_noise, save_seeing_weights
 
 from image_analyzer.clients.mlflow_tracker import MlflowTracker
@@ -31,11 +32,12 @@ __all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An Airflow home, set up once for this file."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An Airflow home, set up once for this file. Whatever ran in it, green or red, no log and no database holds a secret."""
     folder = tmp_path_factory.mktemp("airflow")
     LocalAirflow(folder, {}).set_up()
-    return folder
+    yield folder
+    assert [] == leaks([folder])
 
 
 class AirflowNight(Pipeline):
@@ -45,7 +47,8 @@ class AirflowNight(Pipeline):
         super().__init__(night)
         self.home, self.log = home, home / f"{night.environment['SNOWFLAKE_SCHEMA']}.log"
         connection = json.loads(night.environment["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"])
-        connection["schema"] = night.environment["SNOWFLAKE_SCHEMA"]
+        connection |= {"schema": night.environment["SNOWFLAKE_SCHEMA"], "password": SNOWFLAKE_PASSWORD}
+        night.environment.update(PLANTED)
         night.environment["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"] = json.dumps(connection)
         self.airflow = LocalAirflow(home, night.environment)
 

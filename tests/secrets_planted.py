@@ -1,0 +1,25 @@
+"""Secrets that tests plant, and a look for them in whatever was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from image_analyzer.local.openai_control import API_KEY
+from image_analyzer.local.stack import SECRET_KEY
+
+SNOWFLAKE_PASSWORD = "planted-password-4711"
+# What no client uses here, and every process is given.
+PLANTED = {
+    "SNOWFLAKE_PASSWORD": SNOWFLAKE_PASSWORD,
+    "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": "planted-passphrase-4711",
+    "SNOWFLAKE_TOKEN": "planted-token-4711",
+}
+_ALL = [text.encode() for text in (API_KEY, SECRET_KEY, *PLANTED.values())]
+
+
+def leaks(places: Iterable[Path]) -> list[str]:
+    """Return files, of folders all files below, that hold a planted secret: logs, databases, whatever."""
+    files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()]
+    assert files, "nothing was looked at"
+    return [f"{file}: {secret.decode()}" for file in files for secret in _ALL if secret in file.read_bytes()]
