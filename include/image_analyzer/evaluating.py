@@ -125,8 +125,10 @@ def _replay(console: Console, settings: Settings, recording: Recording) -> _Rehe
             "the prompt is not the one that was answered: record answers to it with `image-analyzer evaluate --live`"
             + ("" if recording.prompt_version != PROMPT_VERSION else ", and raise PROMPT_VERSION")
         )
-    if settings.backend is CaptionBackend.OPENAI and settings.openai_model != recording.model:
-        problems.append(f"answers are recorded of {recording.model}, not of {settings.openai_model}: `evaluate --live`")
+    asked, recorded = (settings.openai_model, settings.openai_image_detail), (recording.model, recording.detail)
+    if settings.backend is CaptionBackend.OPENAI and asked != recorded:
+        words = [" at image detail ".join(pair) for pair in (recorded, asked)]
+        problems.append(f"answers are recorded of {words[0]}, not of {words[1]}: `evaluate --live`")
     rehearsed = _Rehearsed(recording, uploads, problems)
     problems += differences(recording.expected, expectations(rehearsed.rows))
     return rehearsed

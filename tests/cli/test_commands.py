@@ -290,11 +290,12 @@ def test_the_gate_refuses_another_policy(golden: Golden, monkeypatch: pytest.Mon
 
 
 def test_another_model_needs_answers_of_its_own(golden: Golden) -> None:
-    """Recorded answers of one model say nothing of another."""
+    """Recorded answers of one model, or at one image detail, say nothing of another."""
     result = golden.run(OPENAI_MODEL="gpt-6-sol", OPENAI_INPUT_USD_PER_MTOK="1", OPENAI_OUTPUT_USD_PER_MTOK="1")
 
     assert 1 == result.exit_code
     assert "not of gpt-6-sol" in result.stdout
+    assert "not of gpt-6-luna at image detail low" in golden.run(OPENAI_IMAGE_DETAIL="low").stdout
 
 
 def test_evaluations_are_kept_in_mlflow(golden: Golden, tmp_path: Path) -> None:

@@ -122,19 +122,19 @@ class MlflowTracker:
             inputs: One picture's, to say what the model takes and gives.
         """
         with _mapped_errors(self.uri):
-            known = self._versions(f"name = '{registered_name}'")
-            for version in known:
-                if version.run_id == run_id:
-                    return version
-            signature = self._mlflow.models.infer_signature(inputs, network.predict_on_batch(inputs))
-            self._mlflow.tensorflow.log_model(
-                network,
-                name="keras_model",
-                signature=signature,
-                registered_model_name=registered_name,
-                pip_requirements=["tensorflow"],
-            )
-            (made,) = [v for v in self._versions(f"name = '{registered_name}'") if v.run_id == run_id]
+            of_run = [v for v in self._versions(f"name = '{registered_name}'") if v.run_id == run_id]
+            if not of_run:
+                signature = self._mlflow.models.infer_signature(inputs, network.predict_on_batch(inputs))
+                self._mlflow.tensorflow.log_model(
+                    network,
+                    name="keras_model",
+                    signature=signature,
+                    registered_model_name=registered_name,
+                    pip_requirements=["tensorflow"],
+                )
+                of_run = [v for v in self._versions(f"name = '{registered_name}'") if v.run_id == run_id]
+            made = of_run[0]
+            # Also of a version that is there: a training may have been killed between the two.
             self._client.set_model_version_tag(registered_name, made.version, _MODEL_TAG, folder_name)
             return made._replace(folder_name=folder_name)
 

@@ -221,7 +221,7 @@ def _digest(*parts: bytes) -> str:
 
 
 def _earlier_run(work: Path, tracker: MlflowTracker) -> str | None:
-    """Return the run of the killed training, if its store still knows it; else what was kept is void."""
+    """Return the run of the killed training, if its store still knows it; else what was learnt goes into a new one."""
     file = work / "run_id"
     run_id = file.read_text() if file.exists() else None
     return run_id if run_id and tracker.knows(run_id) else None
