@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS IMAGE_RESULTS (
     REVIEWED_AT TIMESTAMP_TZ COMMENT 'When that person did, UTC',
     REVIEW_NOTE VARCHAR COMMENT 'What that person said: why the caption was rejected, or why a rule does not apply',
     ROW_HASH VARCHAR NOT NULL COMMENT 'Digest of what the pipeline says of the row; an equal one is not written again',
-    RUN_ID VARCHAR NOT NULL COMMENT 'Airflow run that wrote the row last',
+    RUN_ID VARCHAR NOT NULL COMMENT 'Airflow run that wrote the row last; adhoc-… for a single picture of add-on, service or command line',
     CREATED_AT TIMESTAMP_TZ NOT NULL COMMENT 'When the row was first written, UTC',
     UPDATED_AT TIMESTAMP_TZ NOT NULL COMMENT 'When the row was last written, UTC'
 );

@@ -1,0 +1,28 @@
+"""Documents lead where they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from image_analyzer.settings import PROJECT_ROOT
+
+DOCUMENTS = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "models" / "README.md", *(PROJECT_ROOT / "docs").rglob("*.md")]
+_LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT_ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    """Files are there, and headings in them."""
+    for place, heading in _LINK.findall(document.read_text()):
+        file = (document.parent / place) if place else document
+        assert file.exists(), place
+        if heading:
+            slugs = [
+                re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-")
+                for title in _HEADING.findall(file.read_text())
+            ]
+            assert heading in slugs, f"{place}#{heading}"
