@@ -19,7 +19,7 @@ _CLEARLY_BITS = 16
 # Mean difference of a channel, 0 to 255, for pictures without a pattern. A quarter brighter is 40 at most.
 _CLEARLY_COLOUR = 64
 # No pair of those photographs differs by 8 bits or fewer; nearly all versions but larger crops do.
-_NEAR_BITS = 8
+NEAR_BITS = 8
 _MOST_SIBLINGS = 3
 
 
@@ -52,7 +52,7 @@ def is_clearly_different(one: Fingerprint, other: Fingerprint) -> bool:
 
 def is_near_duplicate(one: Fingerprint, other: Fingerprint) -> bool:
     """Return whether two pictures are all but surely versions of one another."""
-    return _differing_bits(one, other) <= _NEAR_BITS and not _is_other_colour(one, other)
+    return _differing_bits(one, other) <= NEAR_BITS and not _is_other_colour(one, other)
 
 
 def _differing_bits(one: Fingerprint, other: Fingerprint) -> int:

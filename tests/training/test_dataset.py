@@ -68,6 +68,29 @@ def test_versions_of_a_picture_stay_on_one_side() -> None:
         assert 1 == len({sides[e.sha256] for e in family})
 
 
+def test_versions_are_found_wherever_they_differ_and_however_they_are_labelled() -> None:
+    """Eight bits spread over the whole hash; a version in another class is learnt from with it, and judged by nowhere."""
+    spread = Fingerprint("0101010101010101", "#808080")
+    plain = Fingerprint("0000000000000000", "#808080")
+    family = [example(100, looks=plain), example(101, looks=spread), example(102, "dog", looks=plain)]
+    others = [*(example(n) for n in range(20)), *(example(n, "dog") for n in range(20, 40))]
+
+    for seed in range(20):
+        sides = split([*others, *family[:2]], Shares(), seed)
+        assert sides[family[0].sha256] is sides[family[1].sha256]
+        sides = split([*others, *family], Shares(), seed)
+        assert {Side.TRAIN} == {sides[e.sha256] for e in family}
+
+
+def test_a_burst_of_one_scene_fills_no_side() -> None:
+    """Forty shots of one thing among sixty pictures are learnt from: they would decide every figure."""
+    burst = [example(100 + n, looks=Fingerprint("00000000ffffffff", "#808080")) for n in range(40)]
+
+    for seed in range(20):
+        counts = Counter(split([*(example(n) for n in range(20)), *burst], Shares(), seed).values())
+        assert (9, 9, 42) == tuple(counts[side] for side in (Side.TEST, Side.VALIDATION, Side.TRAIN))
+
+
 def test_what_a_data_set_holds_out_is_what_is_judged_by() -> None:
     """Pictures of its own test half are the test side, all of them and no others."""
     examples = [example(n, held_out=n < 5) for n in range(20)]
@@ -221,3 +244,6 @@ def test_scores_count_what_they_say() -> None:
 def test_a_foreign_models_words_are_matched_by_name(label: str, meant: str) -> None:
     """Case, underscores and a plural do not matter."""
     assert meant == match_name(label, ["rose", "German Shepherd", "bus"])
+    assert ["rose", "roses", "Rose"] == [
+        match_name(name, ["rose", "roses", "Rose"]) for name in ("rose", "roses", "Rose")
+    ]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from image_analyzer.clients.mlflow_tracker import HINT_MODEL, MlflowTracker, Version
 from image_analyzer.jsonl import load_lines
 from image_analyzer.records import Record
 from image_analyzer.training.dataset import ManifestLine, Side
-from image_analyzer.training.judging import Data, read_labels, score_folder
+from image_analyzer.training.judging import Chosen, Data, read_labels, score_folder
+from image_analyzer.training.lookalikes import near_pairs
 
 # With fewer, one picture decides.
 _LEAST_PICTURES = 20
+_LEAST_OF_CLASS = 3
 
 
 class Contest(Record):
@@ -65,30 +68,40 @@ def _compare(
     min_score: float,
 ) -> Contest:
     who = f"champion {champion.folder_name} (version {champion.version})"
-    lacking = set(read_labels(theirs)) - set(read_labels(folder))
-    if lacking:
+    known, knows = set(read_labels(theirs)), set(read_labels(folder))
+    if lacking := known - knows:
         return Contest(
             won=False,
             sentence=f"{who} stays: it also knows {', '.join(sorted(lacking))}; train under another --name",
         )
-    learnt = _learnt_from(tracker, champion)
-    fair = data.side(Side.TEST, without=learnt)
-    if len(fair.indices) < _LEAST_PICTURES:
+    fair = _fair_pictures(tracker, champion, data, known)
+    counts = Counter(data.classes[number] for number in fair.classes)
+    few = sorted(label for label in known if counts[label] < _LEAST_OF_CLASS)
+    if len(fair.indices) < _LEAST_PICTURES or few:
+        of = f", of {', '.join(few)} fewer than {_LEAST_OF_CLASS}" if few else ""
         return Contest(
             won=False,
-            sentence=f"{who} stays: it has learnt from all but {len(fair.indices)} of the held-out pictures, too few to compare",
+            sentence=f"{who} stays: {len(fair.indices)} held-out pictures are new to it{of}, too few to compare",
         )
     new = score_folder(folder, data, fair, min_score).balanced_accuracy
     old = score_folder(theirs, data, fair, min_score).balanced_accuracy
-    won = new > old
+    more = sorted(knows - known)
+    won = new > old or (new == old and bool(more))
     verb = "is beaten" if won else "stays"
     sentence = (
         f"{who} {verb}: balanced accuracy {new:.3f} against its {old:.3f} on {len(fair.indices)} held-out pictures"
+        + (f"; new: {', '.join(more)}" if more else "")
     )
     return Contest(won=won, sentence=sentence, new=new, old=old)
 
 
-def _learnt_from(tracker: MlflowTracker, version: Version) -> frozenset[str]:
+def _fair_pictures(tracker: MlflowTracker, champion: Version, data: Data, known: set[str]) -> Chosen:
+    """Return held-out pictures of the classes that both know, of which the champion has learnt from no version."""
     with tempfile.TemporaryDirectory() as scratch:
-        lines = load_lines(tracker.fetch(version.run_id, "data.jsonl", Path(scratch)).read_bytes(), ManifestLine)
-    return frozenset(line.sha256 for line in lines if line.side is not Side.TEST)
+        lines = load_lines(tracker.fetch(champion.run_id, "data.jsonl", Path(scratch)).read_bytes(), ManifestLine)
+    learnt = [line.looks for line in lines if line.side is not Side.TEST]
+    alike = {one for one, _ in near_pairs([example.looks for example in data.examples], learnt)}
+    contents = frozenset(line.sha256 for line in lines if line.side is not Side.TEST)
+    unfair = {example.sha256 for number, example in enumerate(data.examples) if number in alike}
+    strange = {example.sha256 for example in data.examples if example.label not in known}
+    return data.side(Side.TEST, without=contents | unfair | strange)

@@ -6,18 +6,15 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from itertools import combinations
 
 from image_analyzer.errors import ConfigurationError
-from image_analyzer.fingerprints import Fingerprint, is_near_duplicate
+from image_analyzer.fingerprints import Fingerprint
 from image_analyzer.jsonl import dump_lines
 from image_analyzer.records import Record
+from image_analyzer.training.lookalikes import group_look_alikes
 
 # Fewer cannot be trained on, stopped by and judged by.
 LEAST_PICTURES = 5
-# Equal digits in one of these windows are what near duplicates nearly always share: pairs need not all be compared.
-_WINDOWS = tuple(range(0, 13, 2))
-_WINDOW_DIGITS = 4
 
 
 class Side(StrEnum):
@@ -102,61 +99,51 @@ def split(examples: Sequence[Example], shares: Shares, seed: int) -> dict[str, S
     """Return the side of each content.
 
     Each class is split by itself, in an order that follows from seed and hash alone: whoever has the same pictures has
-    the same split. Near duplicates go to one side together. What the data set holds out is for testing; then no more is.
+    the same split. Near duplicates go to one side together; to be learnt from, where they are labelled in two ways or are too
+    many for another side. What the data set holds out is for testing; then no more is.
 
     Raises:
         ConfigurationError: A side of a class is empty, since most of its pictures are versions of one another.
     """
-    chosen: dict[str, Side] = {}
-    for label in sorted({example.label for example in examples}):
-        groups = _group_look_alikes([example for example in examples if example.label == label])
-        held_out = [group for group in groups if any(example.held_out for example in group)]
-        free = sorted((group for group in groups if group not in held_out), key=lambda group: _draw(group, seed))
-        total = sum(len(group) for group in groups)
-        wanted = {
-            Side.TEST: 0 if held_out else max(1, round(shares.test * total)),
-            Side.VALIDATION: max(1, round(shares.validation * total)),
-        }
-        for group in held_out:
-            chosen.update({example.sha256: Side.TEST for example in group})
-        for group in free:
-            side = next((side for side, count in wanted.items() if count > 0), Side.TRAIN)
-            if side is not Side.TRAIN:
-                wanted[side] -= len(group)
-            chosen.update({example.sha256: side for example in group})
-        if missing := set(Side) - {chosen[example.sha256] for group in groups for example in group}:
+    groups = [[examples[index] for index in group] for group in group_look_alikes([e.looks for e in examples])]
+    chosen = {e.sha256: Side.TEST for group in groups if _is_held_out(group) for e in group}
+    free = [group for group in groups if not _is_held_out(group)]
+    chosen |= {e.sha256: Side.TRAIN for group in free if len({e.label for e in group}) > 1 for e in group}
+    for label, total in sorted(Counter(example.label for example in examples).items()):
+        has_test = any(_is_held_out(group) and any(e.label == label for e in group) for group in groups)
+        mine = [group for group in free if {e.label for e in group} == {label}]
+        chosen |= _split_class(mine, total, shares, seed, has_test=has_test)
+        if missing := set(Side) - {chosen[e.sha256] for e in examples if e.label == label}:
             raise ConfigurationError(
-                f"{label} has {total} pictures in {len(groups)} groups of look-alikes: none is left for "
+                f"{label} has {total} pictures in {len(mine)} groups of look-alikes: none is left for "
                 f"{' and '.join(sorted(missing))}"
             )
     return chosen
 
 
+def _is_held_out(group: Sequence[Example]) -> bool:
+    return any(example.held_out for example in group)
+
+
+def _split_class(
+    groups: Sequence[Sequence[Example]], total: int, shares: Shares, seed: int, *, has_test: bool
+) -> dict[str, Side]:
+    shares_of = {Side.TEST: 0.0 if has_test else shares.test, Side.VALIDATION: shares.validation}
+    wanted = {side: max(1, round(share * total)) if share else 0 for side, share in shares_of.items()}
+    left = dict(wanted)
+    chosen: dict[str, Side] = {}
+    for group in sorted(groups, key=lambda group: _draw(group, seed)):
+        # A little more than is left is let pass; a burst of one scene must not fill a side.
+        fits = (side for side, count in left.items() if count > 0 and len(group) <= count + max(1, wanted[side] // 4))
+        side = next(fits, Side.TRAIN)
+        if side is not Side.TRAIN:
+            left[side] -= len(group)
+        chosen.update({example.sha256: side for example in group})
+    return chosen
+
+
 def _draw(group: Sequence[Example], seed: int) -> str:
     return hashlib.sha256(f"{seed}:{min(example.sha256 for example in group)}".encode()).hexdigest()
-
-
-def _group_look_alikes(examples: Sequence[Example]) -> list[list[Example]]:
-    """Put near duplicates together, also those that are so by way of a third."""
-    parent = list(range(len(examples)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    buckets: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for index, example in enumerate(examples):
-        for start in _WINDOWS:
-            buckets[start, example.looks.phash[start : start + _WINDOW_DIGITS]].append(index)
-    for bucket in buckets.values():
-        for one, other in combinations(bucket, 2):
-            if root(one) != root(other) and is_near_duplicate(examples[one].looks, examples[other].looks):
-                parent[root(other)] = root(one)
-    groups: dict[int, list[Example]] = defaultdict(list)
-    for index, example in enumerate(examples):
-        groups[root(index)].append(example)
-    return list(groups.values())
 
 
 def class_weights(examples: Sequence[Example], sides: Mapping[str, Side], classes: Sequence[str]) -> dict[int, float]:
@@ -167,17 +154,18 @@ def class_weights(examples: Sequence[Example], sides: Mapping[str, Side], classe
 
 
 class ManifestLine(Record):
-    """One content of the manifest."""
+    """One content of the manifest; `looks` tells its versions, too."""
 
     sha256: str
     label: str
     side: Side
     names: tuple[str, ...]
+    looks: Fingerprint
 
 
 def make_manifest(examples: Sequence[Example], sides: Mapping[str, Side]) -> bytes:
     """Return what was trained on, one content a line; equal data sets and splits give equal bytes."""
     return dump_lines(
-        ManifestLine(sha256=e.sha256, label=e.label, side=sides[e.sha256], names=tuple(sorted(e.names)))
+        ManifestLine(sha256=e.sha256, label=e.label, side=sides[e.sha256], names=tuple(sorted(e.names)), looks=e.looks)
         for e in examples
     )

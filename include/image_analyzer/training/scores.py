@@ -83,7 +83,9 @@ def _mean(values: NDArray[np.bool_] | NDArray[np.float64]) -> float:
 
 
 def match_name(label: str, classes: Sequence[str]) -> str:
-    """Return the class that a foreign model means by `label`: the same name, whatever its case or number; else the label."""
+    """Return the class that a foreign model means by `label`: the same name, else whatever its case or number; else the label."""
+    if label in classes:
+        return label
     return next((name for name in classes if _plain(name) == _plain(label)), label)
 
 
