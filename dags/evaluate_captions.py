@@ -48,7 +48,7 @@ def evaluate_captions() -> None:
         with airflow_errors():
             asks = live == "yes" or (live == "auto" and make_settings().backend is CaptionBackend.OPENAI)
         command = str(Path(sys.executable).parent / "image-analyzer")
-        run_process([command, "evaluate", "--track", *(["--live"] if asks else [])])
+        run_process([command, "evaluate", "--leash", "--track", *(["--live"] if asks else [])])
 
     evaluate()
 

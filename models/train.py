@@ -12,8 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +23,10 @@ from rich.table import Table
 
 from image_analyzer import wiring
 from image_analyzer.errors import ConfigurationError, ImageAnalyzerError, RetryableError
+from image_analyzer.leash import end_with_input
 from image_analyzer.settings import Settings, load_settings
-from image_analyzer.training.dataset import Shares
+from image_analyzer.training.crops import Crop
+from image_analyzer.training.dataset import Fault, Shares
 from image_analyzer.training.flow import Places, Trained, TrainOptions, train
 from image_analyzer.training.network import IMAGENET, Phase
 from image_analyzer.training.sources import Sample, read_folder, read_labels, read_prefix, read_results
@@ -67,7 +68,7 @@ def main(
 ) -> None:
     """Train, judge, convert, log to MLflow and register."""
     if leash:
-        threading.Thread(target=_end_with_input, daemon=True).start()
+        end_with_input()
     phases = [Phase(name="head", opens_from="", epochs=head_epochs, learning_rate=head_rate, patience=patience)]
     if top_epochs:
         top = Phase(name="top", opens_from=top_from, epochs=top_epochs, learning_rate=top_rate, patience=patience)
@@ -84,15 +85,10 @@ def main(
         with contextlib.redirect_stdout(sys.stderr):  # Keras' progress: what is printed is the outcome alone
             done = train(samples, options, wiring.prepare_options(settings), tracker, _places(settings), _with_progress)
     except ImageAnalyzerError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+        _say(f"{type(error).__name__}: {error}")
         raise typer.Exit(os.EX_TEMPFAIL if isinstance(error, RetryableError) else 1) from None
     _show(done, settings)
     print(done.model_dump_json())
-
-
-def _end_with_input() -> None:
-    sys.stdin.read()
-    os._exit(os.EX_TEMPFAIL)
 
 
 def _checked_name(name: str) -> str:
@@ -119,8 +115,8 @@ def _places(settings: Settings) -> Places:
     )
 
 
-def _with_progress(samples: Sequence[Sample]) -> Iterable[Sample]:
-    return track(samples, description="Reading", console=console)
+def _with_progress(outcomes: Iterable[Crop | Fault], count: int) -> Iterable[Crop | Fault]:
+    return track(outcomes, description="Reading", console=console, total=count)
 
 
 def _show(done: Trained, settings: Settings) -> None:

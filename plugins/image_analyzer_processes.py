@@ -10,7 +10,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
 from image_analyzer.settings import PROJECT_ROOT
 from image_analyzer_airflow import airflow_errors, find_connection, make_settings
 
@@ -66,7 +66,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def connection_environment(settings: Settings) -> dict[str, str]:
-    """Return Airflow's connections as settings of the environment; empty where there are none."""
+    """Return Airflow's connections as settings of the environment; empty where there are none.
+
+    What a connection does not say is said to be empty: half of it and half of the worker's own settings would be neither.
+
+    Raises:
+        ConfigurationError: The Snowflake connection holds its key itself, which cannot be handed on.
+    """
     found: dict[str, str | None] = {}
     if find_connection(settings.aws_conn_id) is not None:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
@@ -84,6 +90,10 @@ def connection_environment(settings: Settings) -> dict[str, str]:
     if snowflake is not None:
         extra = snowflake.extra_dejson
         key = extra.get("private_key_file")
+        if extra.get("private_key_content"):
+            raise ConfigurationError(
+                f"connection {settings.snowflake_conn_id}: a process of its own needs private_key_file, not private_key_content"
+            )
         found |= {
             "SNOWFLAKE_USER": snowflake.login,
             "SNOWFLAKE_PASSWORD": None if key else snowflake.password,
@@ -102,4 +112,4 @@ def connection_environment(settings: Settings) -> dict[str, str]:
             "OPENAI_API_KEY": settings.openai_api_key.get_secret_value(),
             "OPENAI_BASE_URL": settings.openai_base_url,
         }
-    return {name: str(value) for name, value in found.items() if value}
+    return {name: str(value or "") for name, value in found.items()}

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from conftest import Night
 
 import image_analyzer_processes
-from image_analyzer.errors import RetryableError
+from image_analyzer.errors import ConfigurationError, RetryableError
 from image_analyzer_processes import connection_environment, run_process
 
 
@@ -65,6 +70,51 @@ def test_it_ends_with_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
         run_process(python(code))
     with pytest.raises(ProcessLookupError):
         os.kill(int(said[0]), 0)
+
+
+def test_it_ends_with_whoever_started_it() -> None:
+    """A parent that is killed takes it along: on a leash a process ends when its input does."""
+    child = (
+        "from image_analyzer.leash import end_with_input; import time; "
+        "end_with_input(); print('up', flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(python(parent), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.1)
+    raise AssertionError("it lives on")
+
+
+def test_a_connection_is_handed_on_whole(monkeypatch: pytest.MonkeyPatch, make_night: Callable[..., Night]) -> None:
+    """What it does not say is empty, whatever the worker's own settings say; a key inside it is refused with words."""
+    settings = make_night(openai=False).settings()
+    extra = {"account": "a", "database": "d"}
+
+    def find(name: str) -> Any:
+        found = SimpleNamespace(login="u", password="p", schema="s", extra_dejson=extra)
+        return found if name == settings.snowflake_conn_id else None
+
+    monkeypatch.setattr(image_analyzer_processes, "find_connection", find)
+    found = connection_environment(settings)
+
+    assert ("u", "p", "a", "", "", "") == tuple(
+        found[f"SNOWFLAKE_{name}"]
+        for name in ("USER", "PASSWORD", "ACCOUNT", "AUTHENTICATOR", "TOKEN", "PRIVATE_KEY_FILE")
+    )
+    extra["private_key_content"] = "secret"
+    with pytest.raises(ConfigurationError, match="private_key_file"):
+        connection_environment(settings)
 
 
 def test_the_key_of_a_connection_reaches_the_process(make_night: Callable[..., Night]) -> None:
