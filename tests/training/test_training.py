@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,15 @@ from pipeline import Pipeline
 from image_analyzer import commands
 from image_analyzer.clients.litert_model import read_manifest
 from image_analyzer.clients.mlflow_tracker import MlflowTracker, Version
-from image_analyzer.errors import ConfigurationError
+from image_analyzer.errors import ConfigurationError, RetryableError
+from image_analyzer.fingerprints import Fingerprint
 from image_analyzer.settings import PROJECT_ROOT, Settings
+from image_analyzer.training import champions
 from image_analyzer.training.champions import hold_contest
 from image_analyzer.training.crops import SEES, Pixels
+from image_analyzer.training.dataset import Example, Side
 from image_analyzer.training.judging import Data
-from image_analyzer.training.network import Phase, build_network, open_layers
+from image_analyzer.training.network import Phase, build_network, open_layers, save_network
 from image_analyzer.training.room import only_one
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60)}
@@ -137,6 +141,8 @@ def champion(school: School) -> dict[str, Any]:
 
 
 def _kill_in_second_epoch(school: School) -> None:
+    scrap = school.data / "green" / "scrap.jpg"
+    scrap.write_bytes(b"no picture")
     killed = school.start(*GOOD, start_new_session=True)
     history = school.folder / "local" / "training"
     deadline = time.monotonic() + 300
@@ -147,6 +153,7 @@ def _kill_in_second_epoch(school: School) -> None:
     time.sleep(0.5)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
+    scrap.unlink()  # as one does with what the first try has reported
 
 
 def test_a_killed_training_goes_on_and_is_one_run(school: School, champion: dict[str, Any]) -> None:
@@ -209,6 +216,84 @@ def test_a_model_that_knows_less_does_not_become_champion(
     assert not contest.won
     assert "also knows green" in contest.sentence
     assert champion["run_id"] == school.tracker.champion("colours").run_id  # type: ignore[union-attr]
+
+
+def test_a_class_more_does_not_make_a_worse_model_champion(
+    school: School, champion: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Models are compared on the classes that both know; versions of what the champion learnt from are not fair to judge by."""
+    (tmp_path / "labels.txt").write_text("blue\ngreen\nred\n")
+    lines = school.tracker.fetch(champion["run_id"], "data.jsonl", tmp_path).read_text().splitlines()
+    known = [json.loads(line) for line in lines]
+    learnt = next(line for line in known if line["side"] == "train" and line["label"] == "red")
+    examples = [
+        Example(sha256=line["sha256"], label=line["label"], names=("x",), looks=Fingerprint(*line["looks"]))
+        for line in known
+        if line["side"] == "test"
+    ]
+    examples.append(Example(sha256="again", label="red", names=("y",), looks=Fingerprint(*learnt["looks"])))
+    examples += [
+        Example(sha256=f"b{n}", label="blue", names=("z",), looks=Fingerprint(f"{n:016x}", "#0000ff"))
+        for n in range(30)
+    ]
+    data = Data(
+        examples, [], ("blue", "green", "red"), {e.sha256: Side.TEST for e in examples},
+        Pixels(tmp_path / "pixels.bin", 0, SEES), {e.sha256: n for n, e in enumerate(examples)},
+    )  # fmt: skip
+    judged: list[int] = []
+
+    def score(folder: Path, _data: Data, chosen: Any, _min_score: float) -> Any:
+        judged.append(len(chosen.indices))
+        assert {1, 2} == set(chosen.classes)
+        return SimpleNamespace(balanced_accuracy=0.9 if folder == tmp_path else 0.95)
+
+    monkeypatch.setattr(champions, "score_folder", score)
+    contest = hold_contest(school.tracker, Version("colours", "9", "another", "colours-9"), tmp_path, data, 0.6)
+
+    assert [48, 48] == judged
+    assert not contest.won
+    assert "new: blue" in contest.sentence
+
+
+def test_a_password_of_the_store_is_shown_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow prints the address it is given: it is given one without a password, which goes by the environment."""
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    try:
+        tracker = MlflowTracker("http://bob:S3cret%2FPw@127.0.0.1:9", None)
+        assert ("bob", "S3cret/Pw") == (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"])
+        assert "S3cret" not in mlflow.get_tracking_uri()
+        with pytest.raises(RetryableError) as caught, tracker.run("x", "y"):
+            pass
+        assert "S3cret" not in str(caught.value)
+        with pytest.raises(RetryableError):
+            tracker.knows("0" * 32)
+    finally:
+        mlflow.set_tracking_uri(before)
+        mlflow.set_registry_uri(before)
+
+
+def test_names_that_people_gave_survive_a_kill(tmp_path: Path) -> None:
+    """A process that died between taking the old model away and putting the new one there has lost nothing."""
+    old = tmp_path / "tf_saved_model.old"
+    old.mkdir()
+    (old / "label_aliases.json").write_text('{"a": "A"}')
+    (tmp_path / ".saving-x").mkdir()
+
+    class Network:
+        def export(self, folder: Path, **_options: object) -> None:
+            folder.mkdir()
+
+    save_network(Network(), ["a"], tmp_path / "tf_saved_model", lambda file: file.name == "label_aliases.json")
+
+    assert {"label_aliases.json", "label_classes.npy"} == {
+        file.name for file in (tmp_path / "tf_saved_model").iterdir()
+    }
+    assert ["tf_saved_model"] == [file.name for file in tmp_path.iterdir()]
 
 
 def test_the_champion_hints_in_the_nightly_run(

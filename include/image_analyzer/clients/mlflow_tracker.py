@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from image_analyzer.errors import ConfigurationError, RetryableError
 
@@ -16,6 +17,7 @@ CHAMPION = "champion"
 # Folder of a run that holds what the nightly run loads.
 HINT_MODEL = "hint_model"
 _MODEL_TAG = "hint_model"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class Version(NamedTuple):
@@ -45,7 +47,13 @@ class MlflowTracker:
         import mlflow
 
         self._mlflow, self._artifacts = mlflow, artifacts
-        self.uri = re.sub(r"//[^/@]*@", "//", uri)  # as it may be shown: without a password
+        self.uri = _masked(uri)  # as it may be shown
+        address = urlsplit(uri)
+        if address.scheme in ("http", "https") and address.password:
+            # MLflow prints the address it is given, into logs, too: a password goes another way.
+            user, password = unquote(address.username or ""), unquote(address.password)
+            os.environ.update(MLFLOW_TRACKING_USERNAME=user, MLFLOW_TRACKING_PASSWORD=password)  # noqa: TID251
+            uri = self.uri
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         self._client = mlflow.MlflowClient()
@@ -74,8 +82,9 @@ class MlflowTracker:
         open_run: Any = self._mlflow.active_run()
         parent = open_run.info
         left = f"tags.mlflow.parentRunId = '{parent.run_id}' and attributes.status = 'RUNNING'"
-        for child in self._client.search_runs([parent.experiment_id], left):
-            self._client.set_terminated(child.info.run_id, "KILLED")
+        with _mapped_errors(self.uri):
+            for child in self._client.search_runs([parent.experiment_id], left):
+                self._client.set_terminated(child.info.run_id, "KILLED")
         with self._mlflow.start_run(experiment_id=parent.experiment_id, run_name=name, nested=True):
             yield
 
@@ -83,10 +92,13 @@ class MlflowTracker:
         """Tell whether there is such a run, and it was not deleted."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException:
-            return False
+        with _mapped_errors(self.uri):
+            try:
+                return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
 
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Log figures of the open run."""
@@ -149,9 +161,9 @@ class MlflowTracker:
         try:
             found = self._client.get_model_version_by_alias(registered_name, alias)
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code in _ABSENT:
                 return None
-            raise RetryableError(f"MLflow at {self.uri}: {error.message}") from None
+            raise RetryableError(f"MLflow at {self.uri}: {_masked(str(error.message))}") from None
         return _version(found)
 
     def crown(self, version: Version) -> None:
@@ -190,7 +202,9 @@ class MlflowTracker:
         try:
             return Path(self._mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{name}", dst_path=str(folder)))
         except (MlflowException, OSError) as error:
-            raise ConfigurationError(f"run {run_id} has no {name}: {error}") from None
+            if isinstance(error, MlflowException) and error.error_code not in _ABSENT:
+                raise RetryableError(f"MLflow at {self.uri}: {_masked(str(error))}") from None
+            raise ConfigurationError(f"run {run_id} has no {name}: {_masked(str(error))}") from None
 
     def _versions(self, filter_string: str) -> list[Version]:
         return [_version(version) for version in self._client.search_model_versions(filter_string)]
@@ -214,4 +228,9 @@ def _mapped_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise RetryableError(f"MLflow at {uri}: {error}") from None
+        raise RetryableError(f"MLflow at {uri}: {_masked(str(error))}") from None
+
+
+def _masked(text: str) -> str:
+    """Return a text in which addresses have no password."""
+    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -38,14 +38,8 @@ class Crop(NamedTuple):
     pixels: NDArray[np.uint8]
 
 
-def read_crops(
-    samples: Sequence[Sample], how: Preprocessing, options: PrepareOptions, shown: Iterable[Sample] | None = None
-) -> Iterable[Crop | Fault]:
-    """Read, check and shrink every file as `prepare` and `hint` do; what is no sound picture is a fault, not an error.
-
-    Args:
-        shown: The same samples, perhaps through a progress bar.
-    """
+def read_crops(samples: Sequence[Sample], how: Preprocessing, options: PrepareOptions) -> Iterable[Crop | Fault]:
+    """Read, check and shrink every file as `prepare` and `hint` do; what is no sound picture is a fault, not an error."""
 
     def read(sample: Sample) -> Crop | Fault:
         try:
@@ -67,7 +61,7 @@ def read_crops(
         return Crop(example, pixels)
 
     with ThreadPoolExecutor(options.threads) as pool:
-        yield from pool.map(read, shown if shown is not None else samples)
+        yield from pool.map(read, samples)
 
 
 def shrink_picture(content: bytes, name: str, options: PrepareOptions) -> bytes:

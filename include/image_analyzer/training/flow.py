@@ -60,6 +60,13 @@ _SHOWN = 24
 _SHOWN_WRONG = 8
 
 
+Shown = Callable[[Iterable[Crop | Fault], int], Iterable[Crop | Fault]]
+
+
+def _unshown(outcomes: Iterable[Crop | Fault], count: int) -> Iterable[Crop | Fault]:  # noqa: ARG001
+    return outcomes
+
+
 class TrainOptions(Record):
     """How to train.
 
@@ -125,12 +132,12 @@ def train(
     reading: PrepareOptions,
     tracker: MlflowTracker,
     places: Places,
-    shown: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
+    shown: Shown = _unshown,
 ) -> Trained:
     """Train, judge, convert, log and register; a training that was killed goes on from its last epoch.
 
     Args:
-        shown: Wraps the files in a progress bar.
+        shown: Wraps what comes of the files, so many, in a progress bar.
 
     Raises:
         ConfigurationError: The data set, the weights, memory or disk will not do.
@@ -148,7 +155,7 @@ def _train(
     reading: PrepareOptions,
     tracker: MlflowTracker,
     places: Places,
-    shown: Callable[[Sequence[Sample]], Iterable[Sample]],
+    shown: Shown,
 ) -> Trained:
     started = time.monotonic()
     data = _read(samples, options, reading, places.work, shown)
@@ -158,7 +165,9 @@ def _train(
     earlier = _earlier_run(work, tracker)
     with tracker.run(EXPERIMENT, options.name, earlier) as run_id:
         (work / "run_id").write_text(run_id)
-        tracker.log(_params(options, data, manifest), {}, {"code_version": code_version(), "model": options.name})
+        # No parameter, which could not change: a broken file may be taken away before a run goes on.
+        faults = {"faults": float(len(data.faults))}
+        tracker.log(_params(options, data, manifest), faults, {"code_version": code_version(), "model": options.name})
         tracker.log_file(DATA_FILE, manifest)
         tracker.log_file("faults.jsonl", dump_lines(data.faults))
         network, history = _fit(data, options, tracker, work)
@@ -197,13 +206,13 @@ def _read(
     options: TrainOptions,
     reading: PrepareOptions,
     folder: Path,
-    shown: Callable[[Sequence[Sample]], Iterable[Sample]],
+    shown: Shown,
 ) -> Data:
     pixels = Pixels(folder / "pixels.bin", len(samples), SEES)
     found: list[Example] = []
     faults: list[Fault] = []
     rows: dict[str, int] = {}
-    for index, outcome in enumerate(read_crops(samples, SEES, reading, shown(samples))):
+    for index, outcome in enumerate(shown(read_crops(samples, SEES, reading), len(samples))):
         if isinstance(outcome, Crop):
             pixels.put(index, outcome.pixels)
             found.append(outcome.example)
@@ -235,7 +244,6 @@ def _params(options: TrainOptions, data: Data, manifest: bytes) -> dict[str, Any
         "classes": ",".join(data.classes)[:500],
         "weights": options.weights,
         "batch": options.batch,
-        "faults": len(data.faults),
         **{f"pictures_{side}": counts[side] for side in Side},
         **{f"{phase.name}_{name}": value for phase in options.phases for name, value in phase.model_dump().items()},
     }

@@ -148,6 +148,11 @@ def predict(network: Any, pixels: Pixels, indices: NDArray[np.int64], batch: int
 def save_network(network: Any, labels: Sequence[str], folder: Path, keep: Callable[[Path], bool]) -> None:
     """Export a SavedModel with `label_classes.npy`, replacing an earlier one but for the files that `keep` names."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    old = folder.with_name(f"{folder.name}.old")
+    if old.exists() and not folder.exists():  # a process was killed between the two names
+        old.rename(folder)
+    for left in folder.parent.glob(".saving-*"):
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
         fresh = Path(scratch) / folder.name
         network.export(fresh, verbose=False)
@@ -156,5 +161,10 @@ def save_network(network: Any, labels: Sequence[str], folder: Path, keep: Callab
             for file in folder.iterdir():
                 if keep(file):
                     shutil.copy2(file, fresh / file.name)
-            shutil.rmtree(folder)
-        shutil.move(fresh, folder)
+            # Never gone, even if this process is: what people wrote by hand lies in it.
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
