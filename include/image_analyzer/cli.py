@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,7 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from image_analyzer.errors import ImageAnalyzerError, ItemError
+from image_analyzer.errors import ImageAnalyzerError, ItemError, RetryableError
+from image_analyzer.leash import end_with_input
 from image_analyzer.records import Reason
 from image_analyzer.settings import PROJECT_ROOT, load_settings
 
@@ -31,13 +33,13 @@ console = Console()
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Show our errors as one sentence and end with 1: a traceback helps nobody who set a wrong key."""
+    """Show our errors as one sentence and end with 1, or 75 for what may pass: a traceback helps nobody who set a wrong key."""
     try:
         yield
     except ImageAnalyzerError as error:
         kind = error.code if isinstance(error, ItemError) else type(error).__name__
-        Console(stderr=True).print(f"[red]{kind}[/]: {error}", highlight=False)
-        raise typer.Exit(1) from None
+        Console(stderr=True).print(f"{kind}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(os.EX_TEMPFAIL if isinstance(error, RetryableError) else 1) from None
 
 
 @app.command()
@@ -138,10 +140,15 @@ def evaluate(
         typer.Option("--accept", help="Make what was measured the champion: writes recording.json and champion.json."),
     ] = False,
     track: Annotated[bool, typer.Option("--track", help="Log to MLflow.")] = False,
+    leash: Annotated[
+        bool, typer.Option("--leash", help="End when standard input is closed: with whoever started it.")
+    ] = False,
 ) -> None:
     """Measure the caption contract on judged answers, and golden pictures against the champion; 1 if anything got worse."""
     from image_analyzer.evaluating import Wanted, run_evaluation
 
+    if leash:
+        end_with_input()
     wanted = Wanted(cases, out, pictures, tuple(language or ()), live, accept, track)
     with _plain_errors():
         sound = run_evaluation(console, load_settings, wanted)

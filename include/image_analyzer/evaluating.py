@@ -73,9 +73,12 @@ class Wanted(NamedTuple):
 
 
 class _Rehearsed(NamedTuple):
+    """What golden pictures came to; `is_of_today`: today's prompt and model answered."""
+
     recording: Recording
     uploads: list[Uploaded]
     problems: list[str]
+    is_of_today: bool = True
 
     @property
     def rows(self) -> list[ResultRow]:
@@ -93,8 +96,8 @@ def run_evaluation(console: Console, read_settings: Callable[[], Settings], want
         rows = _caption_folder(console, read_settings(), wanted.pictures, wanted.languages)
         found = found.model_copy(update={"live": score_live(rows)})
     rehearsed = _rehearse(console, read_settings, wanted)
-    if wanted.accept and rehearsed is None:
-        raise ConfigurationError(f"{wanted.cases} has no recorded answers to accept: add --live")
+    if wanted.accept:
+        _check_acceptable(rehearsed, wanted)
     quality = None
     if rehearsed is not None:
         quality, found = _judge(found, rehearsed, wanted)
@@ -108,9 +111,28 @@ def run_evaluation(console: Console, read_settings: Callable[[], Settings], want
     return not found.regressions and not (found.gate and found.gate.problems)
 
 
+def _check_acceptable(rehearsed: _Rehearsed | None, wanted: Wanted) -> None:
+    """Raise ConfigurationError for what would be a champion that anybody beats, or that says nothing of today."""
+    if rehearsed is None:
+        raise ConfigurationError(f"{wanted.cases} has no recorded answers to accept: add --live")
+    if not rehearsed.is_of_today:
+        raise ConfigurationError(f"not accepted: {'; '.join(rehearsed.problems)}")
+    lacking = _asked(rehearsed.recording) - len(rehearsed.rows)
+    if lacking:
+        raise ConfigurationError(f"not accepted: {lacking} golden captions have no answer; see the log, and try again")
+
+
+def _asked(recording: Recording) -> int:
+    return len(list(_golden_pictures())) * len(recording.languages)
+
+
 def _rehearse(console: Console, read_settings: Callable[[], Settings], wanted: Wanted) -> _Rehearsed | None:
     """Caption the golden pictures, live or from what was recorded; None where nothing was recorded nor asked for."""
     recording = read_recording(wanted.cases / RECORDING_FILE)
+    if recording is None and not wanted.live and (wanted.cases / CHAMPION_FILE).exists():
+        raise ConfigurationError(
+            f"{wanted.cases / RECORDING_FILE} is missing, without which nobody can tell what got worse"
+        )
     if wanted.live:
         return _ask(console, read_settings(), recording)
     return _replay(console, read_settings(), recording) if recording is not None else None
@@ -126,10 +148,10 @@ def _replay(console: Console, settings: Settings, recording: Recording) -> _Rehe
             + ("" if recording.prompt_version != PROMPT_VERSION else ", and raise PROMPT_VERSION")
         )
     asked, recorded = (settings.openai_model, settings.openai_image_detail), (recording.model, recording.detail)
-    if settings.backend is CaptionBackend.OPENAI and asked != recorded:
+    if asked != recorded:
         words = [" at image detail ".join(pair) for pair in (recorded, asked)]
         problems.append(f"answers are recorded of {words[0]}, not of {words[1]}: `evaluate --live`")
-    rehearsed = _Rehearsed(recording, uploads, problems)
+    rehearsed = _Rehearsed(recording, uploads, problems, is_of_today=not problems)
     problems += differences(recording.expected, expectations(rehearsed.rows))
     return rehearsed
 
@@ -191,11 +213,13 @@ def _golden_pictures() -> Iterator[tuple[str, bytes]]:
 
 def _judge(found: Evaluation, rehearsed: _Rehearsed, wanted: Wanted) -> tuple[Quality, Evaluation]:
     recording = rehearsed.recording
-    asked = len(list(_golden_pictures())) * len(recording.languages)
+    asked = _asked(recording)
     expected = None if wanted.live else {(one.picture, one.language): one for one in recording.expected}
     quality = measure(found, rehearsed.rows, asked=asked, recording=recording, expected=expected)
     champion = read_champion(wanted.cases / CHAMPION_FILE)
     worse = compare(quality, champion, Margins()) if champion else []
+    if champion is None and not wanted.accept:
+        worse.append(f"there is no {CHAMPION_FILE} to compare with: --accept makes this one it")
     source = f"{recording.endpoint}, {'asked now' if wanted.live else f'recorded on {recording.recorded_on}'}"
     gate = Gate(
         source=source,

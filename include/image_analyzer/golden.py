@@ -50,7 +50,7 @@ class Recording(Record):
 
     Attributes:
         endpoint: Who answered: a model's server, or the test server.
-        prompt_digest: Of every text that was sent, but for hints.
+        prompt_digest: Of every text that may be sent.
     """
 
     model: str
@@ -107,12 +107,12 @@ class Margins(Record):
 
 
 def prompt_digest(languages: Sequence[str]) -> str:
-    """Return a digest of every text that a request may send in these languages, alone and together, first and again."""
+    """Return a digest of every text that a request may send in these languages: alone, together, again, with a hint."""
     digest = hashlib.sha256()
     for language in languages:
         key = ContentKey(sha256="", language=language, prompt_version="", model="", detail="")
         others = tuple(other for other in languages if other != language)
-        for more in ({}, {"also": others}, {"complaints": tuple(Code), "previous": "."}):
+        for more in ({}, {"also": others}, {"complaints": tuple(Code), "previous": "."}, {"hint": "hint"}):
             request = CaptionRequest.model_validate({"key": key, "thumbnail": b"", **more})
             digest.update("\0".join(request_texts(request)).encode())
     return digest.hexdigest()[:16]

@@ -289,12 +289,37 @@ def test_the_gate_refuses_another_policy(golden: Golden, monkeypatch: pytest.Mon
     assert "published 0.00%" in result.stdout
 
 
+def test_nothing_is_accepted_that_says_nothing(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a session without answers nor answers to another prompt become champion; without a champion nothing passes."""
+    files = {name: (golden.cases / name).read_text() for name in ("champion.json", "recording.json")}
+    dead = golden.run("--live", "--accept", OPENAI_BASE_URL="http://127.0.0.1:9/v1", OPENAI_MAX_ATTEMPTS="1")
+    with monkeypatch.context() as patch:
+        patch.setattr(prompts, "_INSTRUCTIONS", "{field}: exactly one sentence in {language}.")
+        stale = golden.run("--accept")
+
+    assert "44 golden captions have no answer" in dead.output.replace("\n", " ")
+    assert "not accepted: the prompt is not the one" in stale.output.replace("\n", " ")
+    assert files == {name: (golden.cases / name).read_text() for name in files}
+    (golden.cases / "champion.json").unlink()
+    assert (1, True) == ((found := golden.run()).exit_code, "no champion.json" in found.stdout)
+    (golden.cases / "champion.json").write_text(files["champion.json"])
+    (golden.cases / "recording.json").unlink()
+    assert (1, True) == (
+        (found := golden.run()).exit_code,
+        "recording.json is missing" in found.output.replace("\n", " "),
+    )
+
+
 def test_another_model_needs_answers_of_its_own(golden: Golden) -> None:
     """Recorded answers of one model, or at one image detail, say nothing of another."""
     result = golden.run(OPENAI_MODEL="gpt-6-sol", OPENAI_INPUT_USD_PER_MTOK="1", OPENAI_OUTPUT_USD_PER_MTOK="1")
 
     assert 1 == result.exit_code
     assert "not of gpt-6-sol" in result.stdout
+    without_key = golden.run(OPENAI_MODEL="gpt-6-sol", OPENAI_API_KEY="")
+    assert (1, True) == (without_key.exit_code, "not of gpt-6-sol" in without_key.stdout), (
+        "nor where nobody could be asked"
+    )
     assert "not of gpt-6-luna at image detail low" in golden.run(OPENAI_IMAGE_DETAIL="low").stdout
 
 
