@@ -19,14 +19,17 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from image_analyzer.connections import make_connections
 from image_analyzer.errors import ConfigurationError, FatalError
 from image_analyzer.local.openai_control import API_KEY
+from image_analyzer.settings import Settings
 
 BUCKET = "images"
 ACCESS_KEY = "local"
 SECRET_KEY = "local-stack-secret"  # noqa: S105 - guards a server on loopback that only this machine's user reaches
 _START_TIMEOUT_S = 60.0
 _STARTS = 3
+_FIRST_PORT, _PORTS = 10_000, 12_700
 _WEED_PORTS = (
     "s3.port", "master.port", "volume.port", "filer.port", "s3.port.iceberg", "s3.port.lance", "admin.port", "metricsPort"
 )  # fmt: skip
@@ -129,32 +132,7 @@ class Stack:
         if len(ports) != 3:
             raise ConfigurationError("the embedded stack does not run: start it with `image-analyzer local up`")
         s3_url = f"http://127.0.0.1:{ports['s3']}"
-        aws = {
-            "conn_type": "aws",
-            "login": ACCESS_KEY,
-            "password": SECRET_KEY,
-            "extra": {
-                "region_name": "us-east-1",
-                "endpoint_url": s3_url,
-                "config_kwargs": {"s3": {"addressing_style": "path"}},
-            },
-        }
-        snowflake = {
-            "conn_type": "snowflake",
-            "login": "local",
-            "password": "local",
-            "schema": "IMAGE_SCHEMA",
-            "extra": {
-                "account": "local",
-                "database": "IMAGE_ANALYZER_DB",
-                "warehouse": "IMAGE_ANALYZER_WH",
-                "host": "localhost",
-                "port": ports["snowflake"],
-                "insecure_mode": True,
-                "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False},
-            },
-        }
-        return {
+        environment = {
             # What a `.env` for production says must not reach the stack; an empty value means the default.
             **dict.fromkeys(_NOT_FROM_PRODUCTION, ""),
             "S3_BUCKET": BUCKET,
@@ -171,9 +149,10 @@ class Stack:
             # Clients that look for a cloud around them would ask addresses outside this machine.
             "SNOWFLAKE_DISABLE_PLATFORM_DETECTION": "true",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
-            "AIRFLOW_CONN_SNOWFLAKE_DEFAULT": json.dumps(snowflake),
         }
+        known = {name.lower(): value for name, value in environment.items() if name.lower() in Settings.model_fields}
+        made = make_connections(Settings(**{**known, "openai_api_key": ""}))
+        return environment | {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in made.items()}
 
     def adopt(self, **more: str) -> None:
         """Make this process a client of the stack: put its settings, and more, into the environment."""
@@ -296,12 +275,16 @@ def _write_certificate(certificate: Path, key: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on, nor on each port + 10,000, which SeaweedFS takes for gRPC."""
+    """Return ports nobody listens on, nor on each port + 10,000, which SeaweedFS takes for gRPC.
+
+    All are below those that Linux gives to clients (32,768 and more): a client that waits for a server there may be given
+    the server's own port, be connected to itself, and read its own request as the answer.
+    """
     found: list[int] = []
     with contextlib.ExitStack() as held:
-        candidate = 20_000 + secrets.randbelow(25_000)
+        candidate = _FIRST_PORT + secrets.randbelow(_PORTS)
         while len(found) < count:
-            candidate = 20_000 + (candidate - 20_000 + 7) % 25_000
+            candidate = _FIRST_PORT + (candidate - _FIRST_PORT + 7) % _PORTS
             wanted = (candidate, candidate + 10_000)
             sockets = [held.enter_context(socket.socket()) for _ in wanted]
             try:
