@@ -185,6 +185,18 @@ def addon(
         serve_app(host, port, open_to_all=open_to_all)
 
 
+@app.command()
+def connections() -> None:
+    """Print the settings' secrets as JSON for `airflow connections import`."""
+    import json
+    import sys
+
+    from image_analyzer.connections import make_connections
+
+    with _plain_errors():
+        sys.stdout.write(json.dumps(make_connections(load_settings())))
+
+
 @app.command("api-key")
 def api_key(name: Annotated[str, typer.Argument(help="Whose key it is.")]) -> None:
     """Make a key of the service: print it, once, and the line of API_KEYS that lets it in."""

@@ -151,7 +151,7 @@ class Stack:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         known = {name.lower(): value for name, value in environment.items() if name.lower() in Settings.model_fields}
-        made = make_connections(Settings(**{**known, "openai_api_key": ""}))
+        made = make_connections(Settings.model_validate({**known, "openai_api_key": ""}))
         return environment | {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in made.items()}
 
     def adopt(self, **more: str) -> None:
