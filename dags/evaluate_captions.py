@@ -10,6 +10,7 @@ red when compliance, false refusals or cost are worse than the champion beyond t
 from __future__ import annotations
 
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -42,13 +43,15 @@ SETTINGS = read_settings()
 def evaluate_captions() -> None:
     """Wire the one task."""
 
-    @task(pool="openai")
+    @task(pool="openai", queue=SETTINGS.train_queue)
     def evaluate() -> None:
         live = get_current_context()["params"]["live"]
         with airflow_errors():
             asks = live == "yes" or (live == "auto" and make_settings().backend is CaptionBackend.OPENAI)
         command = str(Path(sys.executable).parent / "image-analyzer")
-        run_process([command, "evaluate", "--leash", "--track", *(["--live"] if asks else [])])
+        # The report goes to MLflow; beside the project nothing can be written where it is part of an image.
+        with tempfile.TemporaryDirectory() as scratch:
+            run_process([command, "evaluate", "--leash", "--track", f"--out={scratch}", *(["--live"] if asks else [])])
 
     evaluate()
 

@@ -56,7 +56,7 @@ PARAMS = {
 def train_hint_model() -> None:
     """Wire the one task."""
 
-    @task(pool="training", queue=SETTINGS.hint_queue, multiple_outputs=False)
+    @task(pool="training", queue=SETTINGS.train_queue, multiple_outputs=False)
     def train() -> dict[str, Any]:
         options = {name: str(value) for name, value in get_current_context()["params"].items() if value != ""}
         data = options.pop("data", "")

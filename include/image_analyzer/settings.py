@@ -166,6 +166,9 @@ class Settings(BaseSettings):
         "", description="What `train_hint_model` learns from: a folder, an `s3://` prefix, or `results`."
     )
     train_name: str = Field("hints", description="Name of the model that it trains; versions of one name compete.")
+    train_queue: str = Field(
+        "default", description="Queue of `train_hint_model` and `evaluate_captions`, for workers that have MLflow."
+    )
     train_cron: str = Field("", description="When `train_hint_model` starts (UTC); only by hand if empty.")
     mlflow_tracking_uri: str = Field(
         "", description="MLflow server or store; an sqlite store below `.mlflow/` of the project if empty."
