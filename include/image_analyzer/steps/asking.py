@@ -148,13 +148,12 @@ class Asking:
         """Pay for nothing more; what others have paid for is still taken."""
         self._spent = error
 
-    def raise_problem(self) -> None:
-        """Raise what ended the asking, or that some questions have no answer."""
-        if self._stop is not None:
-            raise self._stop
-        if self.failures:
+    def problem(self) -> Exception | None:
+        """Return what ended the asking, or that some questions have no answer; None if all went well."""
+        if self._stop is None and self.failures:
             first = next(iter(self.failures.values()))
-            raise RetryableError(f"{len(self.failures)} captions have no answer yet; the first: {first}")
+            return RetryableError(f"{len(self.failures)} captions have no answer yet; the first: {first}")
+        return self._stop
 
     async def _work_off(self, groups: Iterator[tuple[Question, ...]], count: int) -> None:
         async with asyncio.TaskGroup() as workers:
@@ -167,7 +166,7 @@ class Asking:
                 return
             try:
                 await self._settle(group)
-            except Exception as error:  # noqa: BLE001 - raised by raise_problem; now it would cancel paid requests under way
+            except Exception as error:  # noqa: BLE001 - raised by the step in the end; now it would cancel paid requests under way
                 self._stop = error
 
     def _note(self, question: Question, receipt: Receipt) -> None:

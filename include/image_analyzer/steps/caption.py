@@ -70,6 +70,7 @@ def caption(
 
     rows = list(_make_rows(manifest, metadata, receipts, asking, captioner))
     files.write_lines(CAPTIONS, rows)
+    problem = asking.problem()
     counts = Counter(_outcome(row) for row in rows)
     # What this run paid for this batch, by this try of the task or by an earlier one.
     mine = {entry.object.uri for entry in manifest.entries}
@@ -83,10 +84,11 @@ def caption(
         cost_usd=round(sum(r.usage.cost_usd or 0.0 for r in paid) + (proof.usage.cost_usd or 0.0), 8),
         calls=sum(receipt.usage.attempts for receipt in paid) + proof.usage.attempts,
         notes=(*dict.fromkeys(str(error) for error in asking.waiting.values()), *captioner.notes, *job_notes(jobs)),
-        problems=proof.problems,
+        problems=(*proof.problems, *_words(problem)),
     )
     files.write_report(report)
-    asking.raise_problem()
+    if problem is not None:
+        raise problem
     return report
 
 
@@ -111,6 +113,13 @@ async def _ask(
         asking.give_up(error)
     await asking.ask_all(questions)
     return flown.model_copy(update={"usage": add_usage(seen, flown.usage)})
+
+
+def _words(problem: Exception | None) -> tuple[str, ...]:
+    """Return what a report says of a problem; of one that is not ours the kind only: its text may quote anything."""
+    if problem is None:
+        return ()
+    return (str(problem) if isinstance(problem, ImageAnalyzerError) else f"caption: {type(problem).__name__}",)
 
 
 def _outcome(row: CaptionRow) -> str:

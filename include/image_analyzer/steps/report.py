@@ -47,8 +47,9 @@ def report(
         calls=sum(one.calls for one in everything),
         cost_usd=round(sum(one.cost_usd for one in everything), 8),
         seconds_by_step={step: round(value, 2) for step, value in seconds.items()},
-        problems=tuple(_problems(plan, step_reports, outcome, check_passed=check_passed)),
+        problems=tuple(dict.fromkeys(_problems(plan, step_reports, outcome, check_passed=check_passed))),
         notes=tuple(dict.fromkeys(_notes(plan, everything, outcome))),
+        tally=outcome.tally if outcome else Tally(),
     )
     if plan.batches and not plan.dry_run:
         if outcome is not None:
