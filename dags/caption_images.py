@@ -48,6 +48,7 @@ from image_analyzer_airflow import (
 from image_analyzer_captioning import CaptionOperator
 from image_analyzer_events import NewObjectsTrigger
 from image_analyzer_sensing import NewObjectsSensor
+from image_analyzer_telling import failure_notifiers, late_alerts, send_metrics
 
 SETTINGS = read_settings()
 IMAGE_RESULTS = Asset("image_results")
@@ -123,6 +124,7 @@ def make_schedule() -> CronTriggerTimetable | AssetOrTimeSchedule:
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=RUN_TIMEOUT,
+    deadline=late_alerts(SETTINGS, timedelta(seconds=SETTINGS.run_deadline_s + BATCH_PATIENCE_S)),
     default_args={
         "owner": "image-analyzer",
         "retries": 3,
@@ -214,7 +216,12 @@ def caption_images() -> None:
             outcomes = step(make_warehouse(make_settings()), str(get_current_context()["run_id"]))
         return [outcome.model_dump() for outcome in outcomes]
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
+    @task(
+        trigger_rule=TriggerRule.ALL_DONE,
+        multiple_outputs=False,
+        # Whatever makes a run red makes this task red, and its error says why.
+        on_failure_callback=failure_notifiers(SETTINGS),
+    )
     def report() -> dict[str, Any]:
         from image_analyzer.reports import MergeOutcome
         from image_analyzer.steps import report as step
@@ -232,6 +239,8 @@ def caption_images() -> None:
                 MergeOutcome.model_validate(merged) if merged else None,
                 check_passed=checked is not None,
             )
+            if not plan.dry_run:
+                send_metrics(summary)
             step.raise_if_red(summary)
         return summary.model_dump(mode="json")
 

@@ -20,6 +20,7 @@ from image_analyzer.settings import CaptionBackend
 from image_analyzer.settings import settings as read_settings
 from image_analyzer_airflow import RetryByKind, airflow_errors, make_settings
 from image_analyzer_processes import run_process
+from image_analyzer_telling import failure_notifiers
 
 SETTINGS = read_settings()
 
@@ -34,6 +35,7 @@ SETTINGS = read_settings()
         "retries": 1,
         "retry_delay": timedelta(seconds=SETTINGS.retry_delay_s),
         "retry_policy": RetryByKind(),
+        "on_failure_callback": failure_notifiers(SETTINGS),
         "execution_timeout": timedelta(hours=1),
     },
     params={"live": Param("auto", enum=["auto", "yes", "no"], description="Ask the model for golden captions; paid")},

@@ -22,6 +22,7 @@ from image_analyzer.settings import PROJECT_ROOT
 from image_analyzer.settings import settings as read_settings
 from image_analyzer_airflow import RetryByKind
 from image_analyzer_processes import run_process
+from image_analyzer_telling import failure_notifiers
 
 SETTINGS = read_settings()
 
@@ -47,6 +48,7 @@ PARAMS = {
         "retries": 2,
         "retry_delay": timedelta(seconds=SETTINGS.retry_delay_s),
         "retry_policy": RetryByKind(),
+        "on_failure_callback": failure_notifiers(SETTINGS),
         "execution_timeout": timedelta(hours=12),
     },
     params=PARAMS,

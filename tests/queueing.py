@@ -32,6 +32,23 @@ class TellingBucket:
         ]
         tells = {"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}]}
         self.s3.put_bucket_notification_configuration(Bucket=BUCKET, NotificationConfiguration=tells)
+        self.topic, self._mailbox = self._topic()
+
+    def _topic(self) -> tuple[str, str]:
+        """Make a topic and a queue that hears it; return the topic's ARN and the queue's address."""
+        sns = self._client("sns")
+        topic = sns.create_topic(Name="notices")["TopicArn"]
+        mailbox = self.sqs.create_queue(QueueName="mailbox")["QueueUrl"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=mailbox, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+        return topic, mailbox
+
+    def notices(self) -> list[tuple[str, str]]:
+        """Return subject and text of what was published and not yet returned."""
+        found = self.sqs.receive_message(QueueUrl=self._mailbox, MaxNumberOfMessages=10).get("Messages", [])
+        for message in found:
+            self.sqs.delete_message(QueueUrl=self._mailbox, ReceiptHandle=message["ReceiptHandle"])
+        return [(notice["Subject"], notice["Message"]) for notice in (json.loads(one["Body"]) for one in found)]
 
     def left(self) -> int:
         """Return how many messages are in the queue, those included that somebody has received and not deleted."""

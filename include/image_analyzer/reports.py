@@ -44,12 +44,28 @@ class MergeReport(Record):
         return self.staged - self.inserted - self.updated
 
 
+class Tally(Record):
+    """What the staged rows of a run say together of their captions.
+
+    Attributes:
+        by_origin: Rows that have a caption, published or not, by where it came from.
+        by_violation: Rows for which this run asked and an answer broke a rule, mended or not, by the rule.
+        latency_s: How long a caption that this run asked for took, in seconds, all tries together: `p50`, `p95`, `max`.
+            Empty if it asked for none, or by batch files only.
+    """
+
+    by_origin: dict[str, int] = Field(default_factory=dict)
+    by_violation: dict[str, int] = Field(default_factory=dict)
+    latency_s: dict[str, float] = Field(default_factory=dict)
+
+
 class MergeOutcome(Record):
     """What the merge step did: the MERGE's counts and what the staged rows say."""
 
     report: MergeReport
     by_status: dict[str, int]
     pipeline_faults: dict[str, int]
+    tally: Tally = Tally()
 
 
 class RunReport(Record):
@@ -72,6 +88,7 @@ class RunReport(Record):
     seconds_by_step: dict[str, float]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    tally: Tally = Tally()
     contact_sheet_uri: str | None = None
 
 

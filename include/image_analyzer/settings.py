@@ -185,6 +185,17 @@ class Settings(BaseSettings):
     )
     sqs_endpoint_url: str = Field("", description="Other SQS endpoint, for a stand-in; empty for AWS.")
     schedule_cron: str = Field("0 2 * * *", description="When the nightly run starts (UTC).")
+    run_deadline_s: int = Field(
+        14_400,
+        ge=1,
+        description="Who is to be told hears of a run that takes longer; in batch mode after its patience.",
+    )
+    notify_sns_topic: str = Field(
+        "", description="ARN of an SNS topic that is told of red and late runs, by way of `AWS_CONN_ID`."
+    )
+    notify_email: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Addresses, comma separated, that are told likewise, by Airflow's connection `smtp_default`."
+    )
     retry_delay_s: int = Field(60, ge=0, description="Pause before a failed task is tried again.")
     batch_size: int = Field(250, ge=1, description="Images in one mapped batch.")
     sense_timeout_s: int = Field(300, ge=0, description="How long a run waits for new objects before it ends, green.")
@@ -231,7 +242,7 @@ class Settings(BaseSettings):
     def _no_leading_slash(cls, value: str) -> str:
         return value.lstrip("/")
 
-    @field_validator("caption_languages", "api_keys", "api_prefixes", "app_users", mode="before")
+    @field_validator("caption_languages", "api_keys", "api_prefixes", "app_users", "notify_email", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from collecting import Collector
 from conftest import Night, paint
 from queueing import TellingBucket
 from test_airflow import AirflowNight, _api, _wait_for
@@ -25,13 +26,28 @@ def bucket() -> Iterator[TellingBucket]:
     bucket.stop()
 
 
-def test_an_upload_starts_a_run(make_night: Callable[..., Night], bucket: TellingBucket, tmp_path: Path) -> None:
-    """Soon both rows are there, by one run; messages are gone; what is not ours starts nothing."""
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """Where metrics go."""
+    collector = Collector()
+    yield collector
+    collector.stop()
+
+
+def test_an_upload_starts_a_run_and_the_world_hears_of_it(
+    make_night: Callable[..., Night], bucket: TellingBucket, collector: Collector, tmp_path: Path
+) -> None:
+    """Soon both rows are there, by one run; messages are gone; what is not ours starts nothing.
+
+    Its numbers arrive where metrics go. A late run and then a red one are told of by the topic, with the reason.
+    """
     from image_analyzer.local.stack import free_ports
 
     environment = make_night(
         **bucket.settings(), EVENTS_GATHER_S="2", SENSE_TIMEOUT_S="1", SENSE_POLL_S="1",
         AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+        NOTIFY_SNS_TOPIC=bucket.topic, RUN_DEADLINE_S="1",
+        AIRFLOW__METRICS__OTEL_ON="True", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
     )  # fmt: skip
     night = AirflowNight(environment, tmp_path)
     (port,) = free_ports(1)
@@ -55,12 +71,37 @@ def test_an_upload_starts_a_run(make_night: Callable[..., Night], bucket: Tellin
         seconds = time.monotonic() - uploaded_at
         _wait_for(lambda: ("asset_triggered", "success") in runs())
         _wait_for(lambda: bucket.left() == 0)
+        assert {"ok"} == {row["STATUS"] for row in night.rows().values()}
+        assert seconds < 120, "half of it on a machine that has nothing else to do"
+
+        numbers = {name: values[-1] for name, values in collector.gauges.items()}
+        night.night.order({"kind": "invalid_key", "times": 10})
+        night.land(c__jpg=paint("green"))
+        _wait_for(lambda: ("asset_triggered", "failed") in runs())
+        notices: list[tuple[str, str]] = []
+        _wait_for(lambda: len({subject for subject, _ in collect(notices, bucket)}) == 2)
     finally:
         airflow.stop()
 
-    assert {"ok"} == {row["STATUS"] for row in night.rows().values()}
-    assert [("asset_triggered", "success"), ("scheduled", "success")] == sorted(runs_seen(tmp_path))
-    assert seconds < 120, "half of it on a machine that has nothing else to do"
+    ours = {name.removeprefix("airflow.image_analyzer.run."): value for name, value in numbers.items()}
+    assert (2, 0, 2, 2, 0) == tuple(
+        ours[name] for name in ("rows status=ok", "rows status=failed", "captions origin=model", "requests", "problems")
+    )
+    assert ours["cost_usd"] > 0
+    assert 0 < ours["latency_s quantile=p50"] <= ours["latency_s quantile=max"]
+    assert abs(time.time() - ours["ended_at_s"]) < 600
+    texts = dict(notices)
+    assert "should have ended by" in texts["caption_images is late"]
+    assert "OpenAI rejects the key" in texts["caption_images is red"]
+    assert [("asset_triggered", "failed"), ("asset_triggered", "success"), ("scheduled", "success")] == sorted(
+        runs_seen(tmp_path)
+    )
+
+
+def collect(notices: list[tuple[str, str]], bucket: TellingBucket) -> list[tuple[str, str]]:
+    """Add what the topic told since; return all."""
+    notices += bucket.notices()
+    return notices
 
 
 def runs_seen(folder: Path) -> list[tuple[str, str]]:

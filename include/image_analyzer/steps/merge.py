@@ -11,6 +11,7 @@ from image_analyzer.reports import MergeOutcome, MergeReport
 from image_analyzer.results import count_by_status, make_rows
 from image_analyzer.steps.batchfiles import BatchFiles
 from image_analyzer.table import ResultRow
+from image_analyzer.tallies import TallyKeeper
 
 
 def read_rows(store: ObjectStore, manifest_uri: str) -> list[ResultRow]:
@@ -30,15 +31,17 @@ def merge(store: ObjectStore, warehouse: Warehouse, plan: Plan) -> MergeOutcome:
     """Write the run's rows into IMAGE_RESULTS. A run without batches does not open a connection."""
     by_status: Counter[str] = Counter()
     faults: Counter[str] = Counter()
+    keeper = TallyKeeper()
 
     def batches() -> Iterator[list[ResultRow]]:
         for batch in plan.batches:
             rows = read_rows(store, batch.uri)
             by_status.update(count_by_status(rows))
+            keeper.add(rows)
             faults.update(str(row.error_code) for row in rows if row.error_code in PIPELINE_FAULTS)
             yield rows
 
     if not plan.batches or plan.dry_run:
         return MergeOutcome(report=MergeReport(staged=0, inserted=0, updated=0), by_status={}, pipeline_faults={})
     report = warehouse.merge(batches())
-    return MergeOutcome(report=report, by_status=dict(by_status), pipeline_faults=dict(faults))
+    return MergeOutcome(report=report, by_status=dict(by_status), pipeline_faults=dict(faults), tally=keeper.tally())

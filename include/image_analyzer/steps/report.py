@@ -10,7 +10,7 @@ from image_analyzer.contactsheet import SHEET_LIMIT, render_sheet
 from image_analyzer.errors import QualityError
 from image_analyzer.ports import ObjectStore, Warehouse
 from image_analyzer.records import ErrorCode, Plan
-from image_analyzer.reports import BatchReport, MergeOutcome, RunReport
+from image_analyzer.reports import BatchReport, MergeOutcome, RunReport, Tally
 from image_analyzer.steps.batchfiles import STEP_NAMES, BatchFiles
 from image_analyzer.steps.runpages import REPORT_FILE, SHEET_FILE, read_cards
 from image_analyzer.workarea import WorkArea
