@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from licences import COPYLEFT, locked_names
 
 from image_analyzer.settings import PROJECT_ROOT
 
@@ -26,3 +27,15 @@ def test_every_link_leads_somewhere(document: Path) -> None:
                 for title in _HEADING.findall(file.read_text())
             ]
             assert heading in slugs, f"{place}#{heading}"
+
+
+def test_the_licences_are_of_what_is_locked() -> None:
+    """Each package has a row, no row is of another time, and what is copyleft is named apart; nothing is AGPL."""
+    apart, every = (PROJECT_ROOT / "docs" / "licences.md").read_text().split("\nAll:\n")
+    rows = dict(re.findall(r"^\| ([a-z0-9._-]+) \| (.+) \|$", every, re.MULTILINE))
+    rows.pop("package")
+
+    assert locked_names() == set(rows)
+    named = re.findall(r"^\| ([a-z0-9._-]+) \|", apart, re.MULTILINE)[1:]
+    assert [name for name, licence in rows.items() if COPYLEFT.search(licence)] == named
+    assert not [name for name, licence in rows.items() if "AGPL" in licence or "Affero" in licence]
