@@ -58,6 +58,23 @@ def interpolate(value: Any, variables: Mapping[str, str]) -> Any:
     return _VARIABLE.sub(fill, value)
 
 
+def read_services(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return the services of `docker-compose.yaml` with what `.env` says filled in.
+
+    Raises:
+        ConfigurationError: A required variable is not set.
+    """
+    document = yaml.safe_load((PROJECT_ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
+    services: dict[str, Any] = interpolate(document["services"], variables)
+    return services
+
+
+def container_environment(service: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what a container of a service is given: what `.env` says, where it takes that, and its own over it."""
+    own = {name: str(value) for name, value in service.get("environment", {}).items()}
+    return {**(variables if "env_file" in service else {}), **own}
+
+
 class ComposeProcesses:
     """The services of the file, each at most a few times.
 
@@ -78,8 +95,7 @@ class ComposeProcesses:
         self.folder = folder.resolve()
         self._overrides, self._say = dict(overrides or {}), on_event
         self._env_file = dict(variables)
-        document = yaml.safe_load((PROJECT_ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
-        self.services: dict[str, Any] = interpolate(document["services"], variables)
+        self.services = read_services(variables)
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._image_environment = _read_image_environment()
@@ -112,15 +128,18 @@ class ComposeProcesses:
 
     def environment(self, name: str) -> dict[str, str]:
         """Return every variable of a service: the image's, `.env`, and its own; nothing of this process but PATH."""
-        service = self.services[name]
-        own = {key: self._localise(str(value), name) for key, value in service.get("environment", {}).items()}
+        given = container_environment(self.services[name], self._env_file)
+        # What `.env` says are addresses of this machine already.
+        own = {
+            key: value if self._env_file.get(key) == value else self._localise(value, name)
+            for key, value in given.items()
+        }
         home = self._home(name)
         home.mkdir(parents=True, exist_ok=True)
         image = {key: self._localise(value, name) for key, value in self._image_environment.items()}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {
             **image,
-            **(self._env_file if "env_file" in service else {}),
             **own,
             "PATH": path,
             "TMPDIR": str(home),

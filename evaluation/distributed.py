@@ -19,6 +19,7 @@ import io
 import json
 import os
 import secrets
+import string
 import sys
 import tempfile
 import time
@@ -104,7 +105,8 @@ class Cluster:
         variables = {
             # What it is set up with comes out of Airflow's database, where init has put it.
             **{name: value for name, value in environment.items() if not name.startswith("AIRFLOW_CONN_")},
-            **{f"AIRFLOW_{name}": secrets.token_hex(32) for name in _SECRETS},
+            # Letters only: digits could be taken for a port that is substituted.
+            **{f"AIRFLOW_{name}": "".join(secrets.choice(string.ascii_letters) for _ in range(48)) for name in _SECRETS},
             "AIRFLOW_FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW_TASK_HEARTBEAT_TIMEOUT": "30",
         }  # fmt: skip
