@@ -16,11 +16,13 @@ test: .venv/dev ## Run every test, in as many processes as there are processors,
 	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: lint
-lint: .venv/dev ## Check style, import boundaries, types and SQL
+lint: .venv/dev ## Check style, import boundaries, types, SQL, Dockerfile and compose file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/sqlfluff lint --disable-progress-bar include/sql
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yaml
 
 .PHONY: format
 format: .venv/dev ## Format the code
@@ -73,6 +75,23 @@ fuzz: .venv/dev ## Send 2,000 hostile answers through the whole path and check e
 .PHONY: faults
 faults: .venv/dev ## Break everything in turn under a live Airflow and print what came of it (an hour on two slow cores)
 	@$(BIN)/python evaluation/faults.py
+
+.PHONY: distributed
+distributed: .venv/dev ## Run 2,000 pictures on several workers without docker, kill one, and see that all is right
+	@$(BIN)/python evaluation/distributed.py $(OPTIONS)
+
+.PHONY: scale
+scale: .venv/dev ## Measure what orchestration costs with 1,000, 10,000 and 100,000 images (an hour on two slow cores)
+	@$(BIN)/python benchmarks/scale.py
+
+.PHONY: audit
+audit: .venv/dev ## Look for known vulnerabilities of what is locked (asks the package index)
+	@for lock in requirements requirements-apps requirements-train; do \
+	  $(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement $$lock.txt || exit 1; done
+
+.PHONY: licences
+licences: .venv/dev ## Print the licences of what is locked: make licences > docs/licences.md
+	@$(BIN)/python evaluation/licences.py
 
 .PHONY: dictionary
 dictionary: .venv/demo ## Write the data dictionary anew, after a change of include/sql
