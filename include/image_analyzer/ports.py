@@ -210,11 +210,13 @@ class DiscoverQuery(NamedTuple):
     Attributes:
         languages: Each object needs a row in each.
         replace_offline: Captions of the offline describer count as missing.
+        limit: At most so many objects are returned, the first by address; more are not held in memory.
     """
 
     languages: tuple[str, ...]
     steps: Steps
     replace_offline: bool
+    limit: int | None = None
 
 
 class StaleQuery(NamedTuple):

@@ -1,6 +1,7 @@
 -- Purpose: other contents that may look like the pictures of the rows about to be merged; the caller counts the differing bits.
 -- Grain:   one row per new row and candidate. A candidate shares four hex digits in a row and three bytes of the hash.
--- Cost:    of each four digits at most 200 contents are looked at, so that a thousand white pages stay cheap.
+-- Cost:    of each four digits at most 200 contents are looked at, and the 20 most alike of a content are handed on, so that
+--          a hundred thousand white pages stay cheap.
 -- Caller:  Warehouse.merge
 WITH FOUR_DIGITS AS (
     SELECT COLUMN1 AS START_AT FROM VALUES (1), (3), (5), (7), (9), (11), (13)
@@ -65,18 +66,13 @@ FEW_CONTENTS AS (
     QUALIFY ROW_NUMBER() OVER (PARTITION BY WANTED.START_AT, WANTED.DIGITS ORDER BY CONTENTS.SHA256) <= 200
 ),
 
-CANDIDATES AS (
+MEETINGS AS (
     SELECT DISTINCT
         NEW_DIGITS.SHA256,
         FEW_CONTENTS.IMAGE_URI,
         FEW_CONTENTS.PHASH,
-        FEW_CONTENTS.MEAN_COLOUR
-    FROM NEW_DIGITS
-    INNER JOIN FEW_CONTENTS
-        ON NEW_DIGITS.START_AT = FEW_CONTENTS.START_AT AND NEW_DIGITS.DIGITS = FEW_CONTENTS.DIGITS
-    WHERE
-        NEW_DIGITS.SHA256 <> FEW_CONTENTS.SHA256
-        AND (
+        FEW_CONTENTS.MEAN_COLOUR,
+        (
             IFF(SUBSTR(NEW_DIGITS.PHASH, 1, 2) = SUBSTR(FEW_CONTENTS.PHASH, 1, 2), 1, 0)
             + IFF(SUBSTR(NEW_DIGITS.PHASH, 3, 2) = SUBSTR(FEW_CONTENTS.PHASH, 3, 2), 1, 0)
             + IFF(SUBSTR(NEW_DIGITS.PHASH, 5, 2) = SUBSTR(FEW_CONTENTS.PHASH, 5, 2), 1, 0)
@@ -85,7 +81,18 @@ CANDIDATES AS (
             + IFF(SUBSTR(NEW_DIGITS.PHASH, 11, 2) = SUBSTR(FEW_CONTENTS.PHASH, 11, 2), 1, 0)
             + IFF(SUBSTR(NEW_DIGITS.PHASH, 13, 2) = SUBSTR(FEW_CONTENTS.PHASH, 13, 2), 1, 0)
             + IFF(SUBSTR(NEW_DIGITS.PHASH, 15, 2) = SUBSTR(FEW_CONTENTS.PHASH, 15, 2), 1, 0)
-        ) >= 3
+        ) AS EQUAL_BYTES
+    FROM NEW_DIGITS
+    INNER JOIN FEW_CONTENTS
+        ON NEW_DIGITS.START_AT = FEW_CONTENTS.START_AT AND NEW_DIGITS.DIGITS = FEW_CONTENTS.DIGITS
+    WHERE NEW_DIGITS.SHA256 <> FEW_CONTENTS.SHA256
+),
+
+CANDIDATES AS (
+    SELECT *
+    FROM MEETINGS
+    WHERE EQUAL_BYTES >= 3
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY SHA256 ORDER BY EQUAL_BYTES DESC, IMAGE_URI ASC) <= 20
 )
 
 SELECT

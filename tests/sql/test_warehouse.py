@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ import snowflake.connector
 from conftest import Night
 
 from image_analyzer import wiring
+from image_analyzer.clients import snowflake_warehouse
 from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
 from image_analyzer.errors import FatalError, RetryableError
 from image_analyzer.ports import DiscoverQuery
@@ -232,6 +234,26 @@ def test_a_caption_that_a_model_always_gives_stays_cheap(bench: Bench) -> None:
     found = flags(bench, "same_caption")
     assert 2_000 == len(found)
     assert 3 == max(len(siblings) for siblings in found.values())
+
+
+def test_of_many_look_alikes_the_nearest_are_compared(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera that never moves: of a hundred pictures 20 are handed on for each, the one most alike among them."""
+    handed_on: Counter[str] = Counter()
+    read_pairs = snowflake_warehouse._pairs
+
+    def count_pairs(cursor: Any, name: str) -> Iterator[Any]:
+        for pair in read_pairs(cursor, name):
+            handed_on[name] += 1
+            yield pair
+
+    monkeypatch.setattr(snowflake_warehouse, "_pairs", count_pairs)
+    # All share the first eight digits, each shares the others with one only, whose address is the last.
+    bench.merge(
+        *(looks(f"n{n:03d}", f"0123abcd{n % 50 * 0x9E3779B1 % 2**32:08x}", text=f"Dog {n} runs.") for n in range(100))
+    )
+
+    assert {"select_look_alikes": 100 * 20} == handed_on
+    assert ["n093"] == flags(bench, "near_duplicate")["n043 en"]
 
 
 def test_one_source_row_per_key(bench: Bench) -> None:

@@ -83,7 +83,7 @@ class SnowflakeWarehouse:
                     "replace_offline": query.replace_offline,
                 },
             )
-            return [_read_entry(row) for row in read_rows(cursor)]
+            return [_read_entry(row) for row in islice(read_rows(cursor), query.limit)]
 
     def select_stale(self, query: StaleQuery) -> list[StalePicture]:
         """Return what was written by other means than today's, or not at all."""

@@ -69,9 +69,9 @@ def find_missing(
                 yield obj
 
     replace = replace_offline and request.steps is Steps.CAPTIONS
-    query = DiscoverQuery(request.languages, request.steps, replace)
+    query = DiscoverQuery(request.languages, request.steps, replace, request.limit)
     entries = warehouse.select_missing(counted(), query)
-    return listed, entries[: request.limit]
+    return listed, entries
 
 
 def find_stale(
