@@ -178,3 +178,17 @@ def test_a_token_that_no_connection_can_hold_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="SNOWFLAKE_PRIVATE_KEY_FILE") as caught:
         make_connections(load_settings(snowflake_account="a", snowflake_token="secret-token"))
     assert "secret-token" not in str(caught.value)
+
+
+def test_the_helm_values_serve_every_queue_of_the_same_airflow() -> None:
+    """Each queue has workers; the version is the locked one; no value is a secret of its own."""
+    text = (PROJECT_ROOT / "include" / "kubernetes" / "values.yaml").read_text()
+    values = yaml.safe_load(text)
+    celery = values["workers"]["celery"]
+    settings = {one["name"]: one["value"] for one in yaml.safe_load(values["extraEnv"])}
+
+    assert {"default", settings["HINT_QUEUE"]} == {celery["queue"], *(one["queue"] for one in celery["sets"])}
+    assert re.search(
+        rf"^apache-airflow=={values['airflowVersion']}\b", (PROJECT_ROOT / "requirements.txt").read_text(), re.M
+    )
+    assert all(name.startswith("image-analyzer") for name in re.findall(r"[sS]ecretName: (\S+)", text))
