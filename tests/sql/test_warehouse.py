@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,11 +13,13 @@ from typing import Any
 import pytest
 import snowflake.connector
 from conftest import Night
+from PIL import Image
 
 from image_analyzer import wiring
 from image_analyzer.clients import snowflake_warehouse
 from image_analyzer.clients.snowflake_warehouse import SnowflakeWarehouse
 from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.fingerprints import make_fingerprint
 from image_analyzer.ports import DiscoverQuery
 from image_analyzer.records import (
     CaptionFlags,
@@ -254,6 +258,20 @@ def test_of_many_look_alikes_the_nearest_are_compared(bench: Bench, monkeypatch:
 
     assert {"select_look_alikes": 100 * 20} == handed_on
     assert ["n093"] == flags(bench, "near_duplicate")["n043 en"]
+
+
+def test_a_thousand_different_pictures(bench: Bench) -> None:
+    """Looks as pictures have them, not as numbers do: a join of theirs once brought the emulator down for good."""
+    noise = random.Random(0)
+    rows = []
+    for number in range(1_000):
+        buffer = io.BytesIO()
+        squares = Image.frombytes("RGB", (4, 3), noise.randbytes(36))
+        squares.resize((64, 48), Image.Resampling.NEAREST).save(buffer, "JPEG")
+        seen = make_fingerprint(buffer.getvalue())
+        rows.append(looks(f"n{number:04d}", seen.phash, seen.mean_colour, text=f"Dog {number % 20} runs."))
+
+    assert (1_000, 0, 0) == bench.merge(*rows)
 
 
 def test_one_source_row_per_key(bench: Bench) -> None:

@@ -86,6 +86,8 @@ def main() -> None:
     _mend_merge_in_transaction()
     _mend_null_timestamps()
     server.shared_fs = FakeSnow(db_path=str(folder))
+    # With several, DuckDB 2.0.0 loses a dictionary in some joins ("dict-surviving cache") and gives the database up.
+    server.shared_fs.duck_conn.execute("SET GLOBAL threads = 1")
     for file in folder.glob("*.db"):  # databases of an earlier run
         server.shared_fs.connect(file.stem).close()
     server.app.debug = False
