@@ -282,6 +282,16 @@ def _real(command: Sequence[str]) -> list[str]:
     return list(command)
 
 
+def require_servers() -> None:
+    """Look for the programs that are not ours.
+
+    Raises:
+        ConfigurationError: One is not installed.
+    """
+    _postgres("postgres")
+    _real(["redis-server"])
+
+
 def _postgres(program: str) -> str:
     """Return where Debian keeps a program of Postgres: beside no others, by version."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))

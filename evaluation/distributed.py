@@ -3,11 +3,11 @@
 Method: every service of docker-compose.yaml that Airflow needs runs as a process, by the same command and variables
 (`compose_processes.py`): Postgres, Redis, init, API server, scheduler, DAG processor, triggerer, two workers and the worker of
 the hint model. S3, Snowflake and OpenAI are the embedded stack. `--images` photographs, each with other bytes, are landed; the
-DAG runs; when half of the captions are answered, one of the two workers is killed with SIGKILL, with all its tasks, and does
-not come back. Airflow gives the tasks of a worker that is silent for 30 s (300 s in production) to the other. Then the DAG
-runs once more. Printed is what happened and when; ends with 1 unless each image has one sound row, no question was charged
-twice but those whose answer the killed tasks had not yet written down (each has at most OPENAI_CONCURRENCY, 8, under way), and
-the second run asked nothing.
+DAG runs; when half of the captions are answered, the worker that captions most batches is killed with SIGKILL, with all its
+tasks, and does not come back. Airflow gives the tasks of a worker that is silent for 30 s (300 s in production) to the other.
+Then the DAG runs once more. Printed is what happened and when; ends with 1 unless each image has one sound row, no question was
+charged twice but those whose answer the killed tasks had not yet written down (each has at most OPENAI_CONCURRENCY under way),
+and the second run asked nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 from compose_processes import ComposeProcesses
 from PIL import Image
 from rich.console import Console
@@ -56,6 +57,8 @@ _LONGEST_RUN_S = 1_800
 _SECRETS = ("DB_PASSWORD", "REDIS_PASSWORD", "SECRET_KEY", "JWT_SECRET", "ADMIN_PASSWORD")
 _ENDED = ("success", "failed")
 _PHOTOGRAPHS = ("photos/rocket.jpg", "photos/china.jpg", "photos/flower.jpg", "photos/coffee.png")
+
+_Instances = dict[tuple[str, int], dict[str, Any]]
 
 
 class Outcome(NamedTuple):
@@ -178,7 +181,7 @@ class Cluster:
             time.sleep(1)
         self.say(f"the scheduled run found nothing: {runs[0]['state']}")
 
-    def run(self) -> Iterator[dict[tuple[str, int], dict[str, Any]]]:
+    def run(self) -> Iterator[_Instances]:
         """Start a run and yield its task instances, by task and map index, every second until it ends."""
         asked = {"logical_date": datetime.now(UTC).isoformat(), "conf": {}}
         run_id = self.api("POST", f"dags/{DAG_ID}/dagRuns", asked)["dag_run_id"]
@@ -199,12 +202,16 @@ class Cluster:
         """Talk to the OpenAI test server's control pages."""
         return control_openai(self.stack.openai_environment()["OPENAI_BASE_URL"], path, payload)
 
-    def busiest_worker(self) -> str:
-        """Return the worker process with the most tasks."""
-        import psutil
-
-        keys = [f"airflow-worker{instance}" for instance in WORKERS]
-        return max(keys, key=lambda k: len(psutil.Process(self.processes.processes[k].pid).children(recursive=True)))
+    def busiest_worker(self, instances: _Instances) -> str | None:
+        """Return the worker process that captions most batches; None if none does."""
+        workers = {self.processes.processes[f"airflow-worker{i}"].pid: f"airflow-worker{i}" for i in WORKERS}
+        captioning: Counter[str] = Counter()
+        for (task, _), one in instances.items():
+            if task == "batch.caption" and one["state"] == "running" and one["pid"]:
+                with contextlib.suppress(psutil.Error):
+                    ancestors = (process.pid for process in psutil.Process(one["pid"]).parents())
+                    captioning.update(workers[pid] for pid in ancestors if pid in workers)
+        return captioning.most_common(1)[0][0] if captioning else None
 
 
 def _read(request: urllib.request.Request) -> Any:
@@ -221,7 +228,7 @@ class _Changes:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._known = say, {}  # type: ignore[var-annotated]
 
-    def look(self, instances: dict[tuple[str, int], dict[str, Any]], more: str = "") -> None:
+    def look(self, instances: _Instances, more: str = "") -> None:
         """Say what is new since the last look."""
         changed: Counter[str] = Counter()
         for key, one in instances.items():
@@ -249,13 +256,12 @@ def run_distributed(folder: Path, images: int, say: Callable[[str], None], **cha
 
 
 def _measure(cluster: Cluster, images: int) -> Outcome:
-    changes, started = _Changes(cluster.say), time.monotonic()
-    killed = ""
+    changes, started, killed = _Changes(cluster.say), time.monotonic(), ""
     for instances in cluster.run():
         answered = len(cluster.openai("calls")["calls"])
         changes.look(instances, f"; {answered} captions answered")
-        if not killed and answered >= images / 2:
-            killed = cluster.busiest_worker()
+        if not killed and answered >= images / 2 and (busiest := cluster.busiest_worker(instances)):
+            killed = busiest
             cluster.processes.kill(killed)
             cluster.say(f"{answered} captions were answered")
     seconds, first = time.monotonic() - started, cluster.state

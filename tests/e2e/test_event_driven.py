@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -39,15 +40,18 @@ def test_an_upload_starts_a_run_and_the_world_hears_of_it(
 ) -> None:
     """Soon both rows are there, by one run; messages are gone; what is not ours starts nothing.
 
-    Its numbers arrive where metrics go. A late run and then a red one are told of by the topic, with the reason.
+    Its numbers arrive where metrics go, its lineage where that goes. A late run and then a red one are told of by the topic,
+    with the reason.
     """
     from image_analyzer.local.stack import free_ports
 
+    lineage = tmp_path / "lineage.jsonl"
     environment = make_night(
         **bucket.settings(), EVENTS_GATHER_S="2", SENSE_TIMEOUT_S="1", SENSE_POLL_S="1",
         AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
         NOTIFY_SNS_TOPIC=bucket.topic, RUN_DEADLINE_S="1",
         AIRFLOW__METRICS__OTEL_ON="True", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        AIRFLOW__OPENLINEAGE__TRANSPORT=json.dumps({"type": "file", "append": True, "log_file_path": str(lineage)}),
     )  # fmt: skip
     night = AirflowNight(environment, tmp_path)
     (port,) = free_ports(1)
@@ -90,6 +94,8 @@ def test_an_upload_starts_a_run_and_the_world_hears_of_it(
     assert ours["cost_usd"] > 0
     assert 0 < ours["latency_s quantile=p50"] <= ours["latency_s quantile=max"]
     assert abs(time.time() - ours["ended_at_s"]) < 600
+    ended = [json.loads(line) for line in lineage.read_text().splitlines()]
+    assert "caption_images.merge" in {event["job"]["name"] for event in ended if event["eventType"] == "COMPLETE"}
     texts = dict(notices)
     assert "should have ended by" in texts["caption_images is late"]
     assert "OpenAI rejects the key" in texts["caption_images is red"]
