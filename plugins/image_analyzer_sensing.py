@@ -56,8 +56,12 @@ class NewObjectsSensor(BaseOperator):
             # The mark is taken first: what lands after it is seen by the trigger, what landed before by the warehouse.
             mark = listing_mark(store, work, request.bucket, request.prefix)
             online = settings.backend is CaptionBackend.OPENAI
-            listed, missing = find_missing(store, make_warehouse(settings), work, request, replace_offline=online)
-        self.log.info("%d objects listed, %d of them new or changed", listed, len(missing))
+            # One is enough to know; of a million new ones nobody should hold a list for that.
+            one = request.model_copy(update={"limit": 1})
+            listed, missing = find_missing(store, make_warehouse(settings), work, one, replace_offline=online)
+        self.log.info(
+            "%d objects listed, %s", listed, "some are new or changed" if missing else "none is new or changed"
+        )
         if missing:
             return True
         wait_s = int(self.timeout_s)

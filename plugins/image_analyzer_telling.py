@@ -11,7 +11,6 @@ from airflow.sdk.bases.notifier import BaseNotifier
 from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
 from airflow.sdk.observability import stats
 
-from image_analyzer.metrics import make_gauges
 from image_analyzer.reports import RunReport
 from image_analyzer.settings import Settings
 
@@ -25,6 +24,8 @@ _SINCE = "Run {{ dag_run.dag_run_id }} should have ended by {{ deadline.deadline
 
 def send_metrics(report: RunReport) -> None:
     """Send the numbers of a run to where `[metrics]` of Airflow's configuration says; nowhere if it says nothing."""
+    from image_analyzer.metrics import make_gauges  # rules and their dictionaries: not while every DAG is parsed
+
     for gauge in make_gauges(report, time.time()):
         stats.gauge(gauge.name, gauge.value, tags=gauge.tags)
 

@@ -1,6 +1,7 @@
 -- Purpose: which staged objects lack a row, in which languages, and what is known of the same version of them.
 -- Grain:   one row per object that lacks something; same version means same ETag and same Last-Modified.
--- Binds:   languages, tried_again (error codes), both JSON arrays; want_captions, want_hints, replace_offline
+-- Binds:   languages, tried_again (error codes), both JSON arrays; want_captions, want_hints, replace_offline;
+--          row_limit, null for all
 -- Caller:  Warehouse.select_missing
 WITH LISTING AS (
     SELECT
@@ -107,3 +108,4 @@ LEFT JOIN KNOWN
         AND MISSING.ETAG = KNOWN.ETAG
         AND MISSING.LAST_MODIFIED_AT = KNOWN.LAST_MODIFIED_AT
 ORDER BY MISSING.IMAGE_URI
+LIMIT %(row_limit)s

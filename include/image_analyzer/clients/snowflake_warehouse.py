@@ -81,9 +81,10 @@ class SnowflakeWarehouse:
                     "want_captions": query.steps is Steps.CAPTIONS,
                     "want_hints": query.steps is Steps.HINTS,
                     "replace_offline": query.replace_offline,
+                    "row_limit": query.limit,
                 },
             )
-            return [_read_entry(row) for row in islice(read_rows(cursor), query.limit)]
+            return [_read_entry(row) for row in read_rows(cursor)]
 
     def select_stale(self, query: StaleQuery) -> list[StalePicture]:
         """Return what was written by other means than today's, or not at all."""
