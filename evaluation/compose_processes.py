@@ -149,14 +149,14 @@ class ComposeProcesses:
             **self._overrides,
         }
 
-    def kill(self, key: str) -> int:
-        """Kill a process and all its children at once, as the end of a container does; return how many that were."""
+    def kill(self, key: str) -> set[int]:
+        """Kill a process and all its children at once, as the end of a container does; return their numbers."""
         victims = _family(self.processes.pop(key).pid)
         for process in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._say(f"{key} killed with {len(victims)} processes")
-        return len(victims)
+        return {process.pid for process in victims}
 
     def is_running(self, key: str) -> bool:
         """Tell whether a process still runs."""

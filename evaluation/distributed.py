@@ -68,8 +68,9 @@ class Outcome(NamedTuple):
         statuses: Rows of IMAGE_RESULTS by status.
         calls: Requests that were charged in both runs.
         paid_again: Of them, those that asked what was charged before.
-        allowed: As many the kill may cost: what each killed task had asked and not yet written down.
+        allowed: As many the kill may cost: what each caption task of the killed worker had asked and not yet written down.
         calls_of_second_run: Of them, those of the run that had nothing new.
+        killed: The worker that was killed; empty if the run was over before.
         retried: Tasks that were tried more than once.
         seconds: From the trigger to the end of the first run.
     """
@@ -81,6 +82,7 @@ class Outcome(NamedTuple):
     paid_again: int
     allowed: int
     calls_of_second_run: int
+    killed: str
     retried: int
     seconds: float
 
@@ -93,8 +95,18 @@ class Outcome(NamedTuple):
             and self.paid_again <= self.allowed
             and self.calls == self.images + self.paid_again
             and self.calls_of_second_run == 0
+            and bool(self.killed)
             and self.retried > 0
         )
+
+
+def make_airflow_secrets() -> dict[str, str]:
+    """Return new values of the secrets that the last part of `.env.example` asks for."""
+    return {
+        # Letters only: digits could be taken for a port that is substituted.
+        **{f"AIRFLOW_{name}": "".join(secrets.choice(string.ascii_letters) for _ in range(48)) for name in _SECRETS},
+        "AIRFLOW_FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    }
 
 
 class Cluster:
@@ -106,13 +118,11 @@ class Cluster:
         self.stack.up()
         environment = {**self.stack.environment(), **self.stack.openai_environment(), **changes}
         variables = {
+            **make_airflow_secrets(),
             # What it is set up with comes out of Airflow's database, where init has put it.
             **{name: value for name, value in environment.items() if not name.startswith("AIRFLOW_CONN_")},
-            # Letters only: digits could be taken for a port that is substituted.
-            **{f"AIRFLOW_{name}": "".join(secrets.choice(string.ascii_letters) for _ in range(48)) for name in _SECRETS},
-            "AIRFLOW_FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW_TASK_HEARTBEAT_TIMEOUT": "30",
-        }  # fmt: skip
+        }
         self._password = variables["AIRFLOW_ADMIN_PASSWORD"]
         self.processes = ComposeProcesses(
             folder / "compose",
@@ -189,14 +199,18 @@ class Cluster:
         self.say(f"run {run_id} asked for")
         deadline = time.monotonic() + _LONGEST_RUN_S
         while time.monotonic() < deadline:
-            listed = self.api("GET", f"{self.run_path}/taskInstances?limit=1000")["task_instances"]
-            yield {(one["task_id"], one["map_index"]): one for one in listed}
+            yield self.instances()
             self.state = str(self.api("GET", self.run_path)["state"])
             if self.state in _ENDED:
                 self.say(f"run ended: {self.state}")
                 return
             time.sleep(1)
         raise TimeoutError(f"{run_id} did not end in {_LONGEST_RUN_S} s")
+
+    def instances(self) -> _Instances:
+        """Return the task instances of the run."""
+        listed = self.api("GET", f"{self.run_path}/taskInstances?limit=1000")["task_instances"]
+        return {(one["task_id"], one["map_index"]): one for one in listed}
 
     def openai(self, path: str, payload: Any = None) -> Any:
         """Talk to the OpenAI test server's control pages."""
@@ -212,6 +226,15 @@ class Cluster:
                     ancestors = (process.pid for process in psutil.Process(one["pid"]).parents())
                     captioning.update(workers[pid] for pid in ancestors if pid in workers)
         return captioning.most_common(1)[0][0] if captioning else None
+
+    def kill(self, worker: str) -> int:
+        """Kill a worker with all its tasks; return how many of them were captioning."""
+        victims = self.processes.kill(worker)
+        # Airflow takes them for running until they have been silent for long enough.
+        return sum(
+            task == "batch.caption" and one["state"] == "running" and one["pid"] in victims
+            for (task, _), one in self.instances().items()
+        )
 
 
 def _read(request: urllib.request.Request) -> Any:
@@ -256,17 +279,15 @@ def run_distributed(folder: Path, images: int, say: Callable[[str], None], **cha
 
 
 def _measure(cluster: Cluster, images: int) -> Outcome:
-    changes, started, killed = _Changes(cluster.say), time.monotonic(), ""
+    changes, started, killed, captioning = _Changes(cluster.say), time.monotonic(), "", 0
     for instances in cluster.run():
         answered = len(cluster.openai("calls")["calls"])
         changes.look(instances, f"; {answered} captions answered")
         if not killed and answered >= images / 2 and (busiest := cluster.busiest_worker(instances)):
-            killed = busiest
-            cluster.processes.kill(killed)
-            cluster.say(f"{answered} captions were answered")
+            killed, captioning = busiest, cluster.kill(busiest)
+            cluster.say(f"{answered} captions were answered, {captioning} of its tasks asked for more")
     seconds, first = time.monotonic() - started, cluster.state
     retried = [key for key, one in instances.items() if one["try_number"] > 1]
-    killed_tasks = [task for task, _ in retried if task == "batch.caption"]
     charged = [call for call in cluster.openai("calls")["calls"] if call["billed"]]
     for instances in cluster.run():
         changes.look(instances)
@@ -279,8 +300,9 @@ def _measure(cluster: Cluster, images: int) -> Outcome:
         statuses=dict(Counter(row["STATUS"] for row in rows)),
         calls=len(charged) + len(again),
         paid_again=sum(count - 1 for count in questions.values()),
-        allowed=len(killed_tasks) * cluster.settings.openai_concurrency,
+        allowed=captioning * cluster.settings.openai_concurrency,
         calls_of_second_run=len(again),
+        killed=killed,
         retried=len(retried),
         seconds=seconds,
     )

@@ -15,11 +15,11 @@ PLANTED = {
     "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": "planted-passphrase-4711",
     "SNOWFLAKE_TOKEN": "planted-token-4711",
 }
-_ALL = [text.encode() for text in (API_KEY, SECRET_KEY, *PLANTED.values())]
+_ALL = (API_KEY, SECRET_KEY, *PLANTED.values())
 
 
-def leaks(places: Iterable[Path]) -> list[str]:
-    """Return files, of folders all files below, that hold a planted secret: logs, databases, whatever."""
+def leaks(places: Iterable[Path], more: Iterable[str] = ()) -> list[str]:
+    """Return files, of folders all files below, that hold a planted secret or one of `more`: logs, databases, whatever."""
     files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()]
     assert files, "nothing was looked at"
-    return [f"{file}: {secret.decode()}" for file in files for secret in _ALL if secret in file.read_bytes()]
+    return [f"{file}: {text}" for file in files for text in (*_ALL, *more) if text.encode() in file.read_bytes()]
