@@ -1,5 +1,5 @@
 # Three images of one lock: `airflow` (every Airflow component), `training` (it and MLflow), `faces` (add-on and service).
-# Packages are installed from hashed locks only; no system package is needed, since all of them come as wheels.
+# Packages, those that build ours too, are installed from hashed locks only; no system package is needed, since all of them come as wheels.
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS base
@@ -29,17 +29,17 @@ COPY include ./include
 FROM build AS airflow-packages
 COPY requirements.txt ./
 RUN /opt/build/bin/uv pip install --require-hashes --requirement requirements.txt \
-    && /opt/build/bin/uv pip install --no-deps --editable .
+    && /opt/build/bin/uv pip install --no-deps --no-build-isolation --editable .
 
 FROM build AS training-packages
 COPY requirements-train.txt ./
 RUN /opt/build/bin/uv pip install --require-hashes --requirement requirements-train.txt \
-    && /opt/build/bin/uv pip install --no-deps --editable .
+    && /opt/build/bin/uv pip install --no-deps --no-build-isolation --editable .
 
 FROM build AS faces-packages
 COPY requirements-apps.txt ./
 RUN /opt/build/bin/uv pip install --require-hashes --requirement requirements-apps.txt \
-    && /opt/build/bin/uv pip install --no-deps --editable .
+    && /opt/build/bin/uv pip install --no-deps --no-build-isolation --editable .
 
 FROM base AS faces
 COPY --from=faces-packages /opt/venv /opt/venv

@@ -118,7 +118,7 @@ clean-local: .venv/demo ## Stop the embedded stack and delete its data
 .venv/demo: requirements-demo.txt pyproject.toml .venv/uv
 	@echo "Installing what the demonstration needs"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-demo.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/apps: requirements-apps.txt .venv/demo
@@ -129,11 +129,11 @@ clean-local: .venv/demo ## Stop the embedded stack and delete its data
 .venv/train: requirements-train.txt pyproject.toml .venv/uv
 	@echo "Installing what training needs: TensorFlow and MLflow"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-train.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev: requirements-dev.txt pyproject.toml .venv/uv
 	@echo "Installing what tests and lint need"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/demo .venv/apps .venv/train

@@ -48,7 +48,7 @@ from image_analyzer_airflow import (
 from image_analyzer_captioning import CaptionOperator
 from image_analyzer_events import NewObjectsTrigger
 from image_analyzer_sensing import NewObjectsSensor
-from image_analyzer_telling import failure_notifiers, late_alerts, send_metrics
+from image_analyzer_telling import failure_notifiers, late_alerts, send_metrics, time_out_notifiers
 
 SETTINGS = read_settings()
 IMAGE_RESULTS = Asset("image_results")
@@ -124,6 +124,7 @@ def make_schedule() -> CronTriggerTimetable | AssetOrTimeSchedule:
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=RUN_TIMEOUT,
+    on_failure_callback=time_out_notifiers(SETTINGS),
     deadline=late_alerts(SETTINGS, timedelta(seconds=SETTINGS.run_deadline_s + BATCH_PATIENCE_S)),
     default_args={
         "owner": "image-analyzer",

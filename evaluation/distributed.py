@@ -1,13 +1,13 @@
 """The nightly run on several workers without docker: one of them is killed half-way, and the table must be right.
 
 Method: every service of docker-compose.yaml that Airflow needs runs as a process, by the same command and variables
-(`compose_processes.py`): Postgres, Redis, init, API server, scheduler, DAG processor, triggerer, two workers and the worker of
-the hint model. S3, Snowflake and OpenAI are the embedded stack. `--images` photographs, each with other bytes, are landed; the
-DAG runs; when half of the captions are answered, the worker that captions most batches is killed with SIGKILL, with all its
-tasks, and does not come back. Airflow gives the tasks of a worker that is silent for 30 s (300 s in production) to the other.
-Then the DAG runs once more. Printed is what happened and when; ends with 1 unless each image has one sound row, no question was
-charged twice but those whose answer the killed tasks had not yet written down (each has at most OPENAI_CONCURRENCY under way),
-and the second run asked nothing.
+(`compose_processes.py`): Postgres, Redis, init, API server, scheduler, DAG processor, triggerer, two workers, the worker of the
+hint model and that of training, which has nothing to do. S3, Snowflake and OpenAI are the embedded stack. `--images`
+photographs, each with other bytes, are landed; the DAG runs; when half of the captions are answered, the worker that captions
+most batches is killed with SIGKILL, with all its tasks, and does not come back. Airflow gives the tasks of a worker that is
+silent for 30 s (300 s in production) to the other. Then the DAG runs once more. Printed is what happened and when; ends with 1
+unless each image has one sound row, no question was charged twice but those whose answer the killed tasks had not yet written
+down (each has at most OPENAI_CONCURRENCY under way), and the second run asked nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ SERVICES = (
     "airflow-dag-processor",
     "airflow-triggerer",
     "airflow-worker-model",
+    "airflow-worker-training",
 )
 WORKERS = ("", "-2")
 _LATENCY_S = 0.3

@@ -5,12 +5,15 @@ Every component of Airflow loads this file at start: what it needs of the core i
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
+from image_analyzer.errors import FatalError, RetryableError
 from image_analyzer.settings import PROJECT_ROOT
 from image_analyzer_airflow import airflow_errors, find_connection, make_settings
 
@@ -31,8 +34,8 @@ def run_process(arguments: list[str]) -> str:
         AirflowFailException: It failed in a way that no retry mends; its last line says why.
         RetryableError: It was killed, or says that it may be tried again.
     """
-    with airflow_errors():
-        environment = {**os.environ, **connection_environment(make_settings())}
+    with airflow_errors(), tempfile.TemporaryDirectory(prefix="image-analyzer-") as folder:
+        environment = {**os.environ, **connection_environment(make_settings(), Path(folder))}
         process = subprocess.Popen(
             arguments, cwd=PROJECT_ROOT, env=environment, text=True, errors="replace",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -65,13 +68,13 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.kill()
 
 
-def connection_environment(settings: Settings) -> dict[str, str]:
+def connection_environment(settings: Settings, folder: Path) -> dict[str, str]:
     """Return Airflow's connections as settings of the environment; empty where there are none.
 
     What a connection does not say is said to be empty: half of it and half of the worker's own settings would be neither.
 
-    Raises:
-        ConfigurationError: The Snowflake connection holds its key itself, which cannot be handed on.
+    Args:
+        folder: Of this user alone; a key that a connection holds is put there for the process, which takes keys as files.
     """
     found: dict[str, str | None] = {}
     if find_connection(settings.aws_conn_id) is not None:
@@ -90,10 +93,9 @@ def connection_environment(settings: Settings) -> dict[str, str]:
     if snowflake is not None:
         extra = snowflake.extra_dejson
         key = extra.get("private_key_file")
-        if extra.get("private_key_content"):
-            raise ConfigurationError(
-                f"connection {settings.snowflake_conn_id}: a process of its own needs private_key_file, not private_key_content"
-            )
+        if content := extra.get("private_key_content"):
+            key = folder / "snowflake_key.pem"
+            key.write_bytes(content.encode() if content.startswith("-----") else base64.b64decode(content))
         found |= {
             "SNOWFLAKE_USER": snowflake.login,
             "SNOWFLAKE_PASSWORD": None if key else snowflake.password,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk.bases.notifier import BaseNotifier
@@ -15,9 +16,13 @@ from image_analyzer.reports import RunReport
 from image_analyzer.settings import Settings
 
 _FAILED = "{{ ti.dag_id }} is red"
-_WHY = (
-    "Run {{ ti.run_id }}, task {{ ti.task_id }}: {{ exception }}\n\nWhat to do: docs/runbook.md. Log: {{ ti.log_url }}"
-)
+_WHY = """Run {{ ti.run_id }}, task {{ ti.task_id }}: {{ exception or 'its process was gone' }}
+
+What to do: docs/runbook.md. Log: {{ ti.log_url }}"""
+_ENDED = "{{ dag.dag_id }} was ended"
+_AFTER = """Run {{ run_id }} took longer than {{ dag.dagrun_timeout }} and Airflow ended it.
+
+What to do: docs/runbook.md."""
 _LATE = "{{ dag_run.dag_id }} is late"
 _SINCE = "Run {{ dag_run.dag_run_id }} should have ended by {{ deadline.deadline_time }} and still runs."
 
@@ -33,6 +38,21 @@ def send_metrics(report: RunReport) -> None:
 def failure_notifiers(settings: Settings) -> Sequence[BaseNotifier]:
     """Return who is told of a red task, for `on_failure_callback`: nobody if nobody is named."""
     return [notifier(**arguments) for notifier, arguments in _notices(settings, _FAILED, _WHY)]
+
+
+def time_out_notifiers(settings: Settings) -> Sequence[Callable[[Any], None]]:
+    """Return who is told that Airflow ended a run at its `dagrun_timeout`, for `on_failure_callback` of a DAG.
+
+    No task fails then that could tell. Of a run whose tasks fail, one of them tells.
+    """
+    return [
+        partial(_tell_if_timed_out, notifier(**arguments)) for notifier, arguments in _notices(settings, _ENDED, _AFTER)
+    ]
+
+
+def _tell_if_timed_out(notifier: BaseNotifier, context: Any) -> None:
+    if context["reason"] == "timed_out":
+        notifier(context)
 
 
 def late_alerts(settings: Settings, after: timedelta) -> list[DeadlineAlert] | None:
@@ -57,6 +77,6 @@ def _notices(settings: Settings, subject: str, text: str) -> list[tuple[type[Bas
     if settings.notify_email:
         from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
-        html = f"<pre>{text.replace('{{ exception }}', '{{ exception | e }}')}</pre>"
+        html = f"<pre>{{% autoescape true %}}{text}{{% endautoescape %}}</pre>"
         found.append((SmtpNotifier, {"to": list(settings.notify_email), "subject": subject, "html_content": html}))
     return found

@@ -243,6 +243,8 @@ def _sets_up_sign_in(folder: Path) -> bool:
         return file.exists() and "auth" in tomllib.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigurationError(f"{file} is no TOML: {error}") from None
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def serve_api(host: str, port: int) -> None:

@@ -1,7 +1,9 @@
-"""Airflow's connections, made from the settings: their secrets then lie in Airflow's database, encrypted. Pure."""
+"""Airflow's connections, made from the settings: their secrets then lie in Airflow's database, encrypted."""
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
 from typing import Any
 
 from image_analyzer.errors import ConfigurationError
@@ -11,10 +13,13 @@ from image_analyzer.settings import Settings
 def make_connections(settings: Settings) -> dict[str, dict[str, Any]]:
     """Return what `airflow connections import` takes, by connection id; what is not set up has none.
 
+    A key file goes in with its content, so that only this process has to reach it.
+
     Source: the parameters of AwsBaseHook, SnowflakeHook and OpenAIHook of the providers in requirements.txt.
 
     Raises:
         ConfigurationError: Snowflake is to be signed in to by a given OAuth token; the hook takes none, it asks for its own.
+            Or the key file cannot be read.
     """
     if settings.snowflake_token.get_secret_value():
         raise ConfigurationError(
@@ -59,7 +64,7 @@ def _snowflake(settings: Settings) -> dict[str, Any]:
         "warehouse": settings.snowflake_warehouse,
         "role": settings.snowflake_role,
         "authenticator": settings.snowflake_authenticator,
-        "private_key_file": key_file,
+        "private_key_content": _read_key(key_file) if key_file else "",
     }
     if settings.snowflake_host:
         extra |= {
@@ -75,3 +80,13 @@ def _snowflake(settings: Settings) -> dict[str, Any]:
         "schema": settings.snowflake_schema,
         "extra": {name: value for name, value in extra.items() if value != ""},
     }
+
+
+def _read_key(file: str) -> str:
+    """Return a key as the hook takes it."""
+    try:
+        return base64.b64encode(Path(file).read_bytes()).decode()
+    except OSError as error:
+        raise ConfigurationError(
+            f"SNOWFLAKE_PRIVATE_KEY_FILE: {file} cannot be read: {error.strerror}. In a container, group 0 must be able to"
+        ) from None

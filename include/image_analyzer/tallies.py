@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from statistics import quantiles
 
 from image_analyzer.records import Origin
@@ -26,12 +26,17 @@ class TallyKeeper:
         self._seen = 0
         self._random = random.Random(0)  # noqa: S311 - a sample, no secret
 
-    def add(self, rows: Iterable[ResultRow]) -> None:
-        """Count some rows."""
+    def add(self, rows: Iterable[ResultRow], asked_now: Container[tuple[str, str]]) -> None:
+        """Count some rows.
+
+        Args:
+            asked_now: Address and language of those whose answer this run paid for, or got from who asks no fee; what others
+                say of their answer is an earlier run's.
+        """
         for row in rows:
             if row.caption_origin:
                 self._origins[str(row.caption_origin)] += 1
-            if row.caption_origin is Origin.MODEL:
+            if row.caption_origin is Origin.MODEL and (row.image_uri, row.language) in asked_now:
                 self._violations.update(row.violations or ())
                 if row.latency_s:
                     self._keep(row.latency_s)

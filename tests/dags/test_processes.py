@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from conftest import Night
 
 import image_analyzer_processes
-from image_analyzer.errors import ConfigurationError, RetryableError
+from image_analyzer.errors import RetryableError
 from image_analyzer_processes import connection_environment, run_process
 
 
@@ -96,8 +97,10 @@ def test_it_ends_with_whoever_started_it() -> None:
     raise AssertionError("it lives on")
 
 
-def test_a_connection_is_handed_on_whole(monkeypatch: pytest.MonkeyPatch, make_night: Callable[..., Night]) -> None:
-    """What it does not say is empty, whatever the worker's own settings say; a key inside it is refused with words."""
+def test_a_connection_is_handed_on_whole(
+    monkeypatch: pytest.MonkeyPatch, make_night: Callable[..., Night], tmp_path: Path
+) -> None:
+    """What it does not say is empty, whatever the worker's own settings say; a key inside it becomes a file."""
     settings = make_night(openai=False).settings()
     extra = {"account": "a", "database": "d"}
 
@@ -106,22 +109,24 @@ def test_a_connection_is_handed_on_whole(monkeypatch: pytest.MonkeyPatch, make_n
         return found if name == settings.snowflake_conn_id else None
 
     monkeypatch.setattr(image_analyzer_processes, "find_connection", find)
-    found = connection_environment(settings)
+    found = connection_environment(settings, tmp_path)
 
     assert ("u", "p", "a", "", "", "") == tuple(
         found[f"SNOWFLAKE_{name}"]
         for name in ("USER", "PASSWORD", "ACCOUNT", "AUTHENTICATOR", "TOKEN", "PRIVATE_KEY_FILE")
     )
-    extra["private_key_content"] = "secret"
-    with pytest.raises(ConfigurationError, match="private_key_file"):
-        connection_environment(settings)
+    for content in ("-----BEGIN", "LS0tLS1CRUdJTg=="):
+        extra["private_key_content"] = content
+        found = connection_environment(settings, tmp_path)
+        assert ("", "p") == (found["SNOWFLAKE_PASSWORD"], found["SNOWFLAKE_PRIVATE_KEY_PASSPHRASE"])
+        assert "-----BEGIN" == Path(found["SNOWFLAKE_PRIVATE_KEY_FILE"]).read_text()
 
 
-def test_the_key_of_a_connection_reaches_the_process(make_night: Callable[..., Night]) -> None:
+def test_the_key_of_a_connection_reaches_the_process(make_night: Callable[..., Night], tmp_path: Path) -> None:
     """Without connections only the key that the settings hold is handed on."""
     settings = make_night().settings()
 
-    assert {"OPENAI_API_KEY", "OPENAI_BASE_URL"} == set(connection_environment(settings))
+    assert {"OPENAI_API_KEY", "OPENAI_BASE_URL"} == set(connection_environment(settings, tmp_path))
     assert {} == connection_environment(
-        settings.model_copy(update={"openai_api_key": type(settings.openai_api_key)("")})
+        settings.model_copy(update={"openai_api_key": type(settings.openai_api_key)("")}), tmp_path
     )

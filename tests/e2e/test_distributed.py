@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from compose_processes import require_servers
+from compose_processes import ComposeProcesses, require_servers
 from distributed import make_airflow_secrets, run_distributed
 from secrets_planted import PLANTED, leaks
 
@@ -35,3 +35,20 @@ def test_a_worker_dies_and_the_table_is_right(tmp_path: Path) -> None:
     assert (40 + outcome.paid_again, 0) == (outcome.calls, outcome.calls_of_second_run)
     assert outcome.is_right
     assert [] == leaks([tmp_path / "compose"], filter(None, planted.values()))
+
+
+def test_the_faces_and_mlflow_start(tmp_path: Path) -> None:
+    """What profiles add becomes healthy by its own command and check; the add-on has the sign-in that it wants."""
+    given = {
+        "S3_BUCKET": "images",
+        **{f"SNOWFLAKE_{name}": "planted" for name in ("ACCOUNT", "USER", "PASSWORD")},
+        "API_KEYS": f"ada:{'0' * 64}",
+    }
+    processes = ComposeProcesses(tmp_path, {**given, **make_airflow_secrets()})
+    secrets = tmp_path / "tmp" / "addon" / ".streamlit" / "secrets.toml"
+    secrets.parent.mkdir(parents=True)
+    secrets.write_text('[auth]\nredirect_uri = "http://localhost:8501/oauth2callback"\ncookie_secret = "planted"\n')
+    try:
+        processes.up("mlflow", "api", "addon")
+    finally:
+        processes.down()

@@ -78,6 +78,8 @@ def test_an_upload_starts_a_run_and_the_world_hears_of_it(
         assert {"ok"} == {row["STATUS"] for row in night.rows().values()}
         assert seconds < 120, "half of it on a machine that has nothing else to do"
 
+        # They are sent every so often, each with what it was last.
+        _wait_for(lambda: collector.gauges.get("airflow.image_analyzer.run.rows status=ok", [0])[-1] == 2)
         numbers = {name: values[-1] for name, values in collector.gauges.items()}
         night.night.order({"kind": "invalid_key", "times": 10})
         night.land(c__jpg=paint("green"))

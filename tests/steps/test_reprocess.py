@@ -14,6 +14,7 @@ from image_analyzer import wiring
 from image_analyzer.captions import CaptionAnswer, Payer, judge, make_receipt, renew
 from image_analyzer.guardrails import policy_version
 from image_analyzer.records import ContentKey, ErrorCode, Origin, Reason, Receipt, Steps, Usage
+from image_analyzer.reports import Tally
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def test_back_to_the_old_model_costs_nothing(pipeline: Pipeline) -> None:
     summary = pipeline.run(reprocess=(Reason.MODEL,))
 
     assert (3, 0, 6) == (summary.images, summary.calls, len(pipeline.night.calls()))
+    assert Tally(by_origin={"model": 3}) == summary.tally, "their latencies are the first run's"
     assert before == [(row["GPT_SUMMARY"], row["CAPTION_MODEL"]) for row in pipeline.rows().values()]
 
 

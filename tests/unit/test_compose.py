@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
+from airflow.sdk import Connection
 from compose_processes import container_environment, interpolate, read_services
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from image_analyzer.connections import make_connections
 from image_analyzer.errors import ConfigurationError
@@ -31,6 +36,7 @@ VARIABLES = {
     "S3_BUCKET": "images",
     "SNOWFLAKE_ACCOUNT": "account",
     "API_KEYS": "planted-api-keys",
+    "SNOWFLAKE_PRIVATE_KEY_FILE": "/home/ada/key.pem",
 }
 CORE = {"airflow-init", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"}
 WORKERS = {"airflow-worker", "airflow-worker-model", "airflow-worker-training"}
@@ -55,7 +61,12 @@ def knowing(services: dict[str, Any], secret: str) -> set[str]:
 
 
 def test_who_knows_what(services: dict[str, Any]) -> None:
-    """Secrets of others reach init, which stores them, and the faces; workers know neither the database nor its keys."""
+    """Secrets of others reach init, which stores them, and the faces; workers know neither the database nor its keys.
+
+    So does a key file.
+    """
+    mounting = {name for name, service in services.items() if "secrets" in service}
+    assert {"airflow-init"} | FACES == mounting == knowing(services, "/run/secrets/snowflake_key")
     for secret in CONNECTION_SECRETS.values():
         assert {"airflow-init"} | FACES == knowing(services, secret), secret
     assert {"api"} == knowing(services, VARIABLES["API_KEYS"])
@@ -123,7 +134,7 @@ def test_the_little_starts_without_profiles(services: dict[str, Any]) -> None:
 
 def test_every_secret_that_is_kept_back_is_one_of_ours() -> None:
     """What containers are given as empty is what `make_connections` takes, so that nothing is forgotten."""
-    kept = set(DOCUMENT["x-no-connection-secrets"]) - {"API_KEYS", "AWS_ACCESS_KEY_ID"}
+    kept = set(DOCUMENT["x-no-connection-secrets"]) - {"API_KEYS", "AWS_ACCESS_KEY_ID", "SNOWFLAKE_PRIVATE_KEY_FILE"}
     secret = {name.upper() for name, value in load_settings() if hasattr(value, "get_secret_value")}
 
     assert secret == kept
@@ -154,23 +165,39 @@ def test_variables_are_filled_in_as_compose_does(text: str, expected: str) -> No
 
 
 def test_connections_are_those_of_the_settings() -> None:
-    """A key pair's passphrase is the connection's password; an emulator's address goes with it."""
+    """An emulator's address goes with it, a session's token, too; what is not set up has none."""
     made = make_connections(
         load_settings(
             aws_access_key_id="AKIA", aws_secret_access_key="s3", aws_session_token="st", sqs_endpoint_url="http://sqs",
-            snowflake_account="a", snowflake_user="u", snowflake_private_key_file="/k.pem",
-            snowflake_private_key_passphrase="pp", openai_api_key="sk", openai_base_url="http://o/v1",
+            snowflake_account="a", snowflake_password="pw", openai_api_key="sk", openai_base_url="http://o/v1",
         )
     )  # fmt: skip
 
     assert ("s3", "st") == (made["aws_default"]["password"], made["aws_default"]["extra"]["aws_session_token"])
     assert {"sqs": {"endpoint_url": "http://sqs"}} == made["aws_default"]["extra"]["service_config"]
-    assert ("pp", "/k.pem") == (
-        made["snowflake_default"]["password"],
-        made["snowflake_default"]["extra"]["private_key_file"],
-    )
+    assert "pw" == made["snowflake_default"]["password"]
     assert {"conn_type": "openai", "password": "sk", "host": "http://o/v1"} == made["openai_default"]
     assert {} == make_connections(load_settings(aws_access_key_id="", snowflake_account="", openai_api_key=""))
+
+
+def test_a_key_file_goes_into_the_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Airflow's hook gets the key out of it, by its passphrase; one that is not there is named."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    file = tmp_path / "key.pem"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pp")))
+    given = {"snowflake_account": "a", "snowflake_user": "u", "snowflake_private_key_passphrase": "pp"}
+    made = make_connections(load_settings(**given, snowflake_private_key_file=str(file)))["snowflake_default"]
+    monkeypatch.setattr(
+        SnowflakeHook,
+        "get_connection",
+        lambda *_: Connection(conn_id="c", **{**made, "extra": json.dumps(made["extra"])}),
+    )
+    found = SnowflakeHook().get_private_key()
+
+    assert isinstance(found, rsa.RSAPrivateKey)
+    assert key.private_numbers() == found.private_numbers()
+    with pytest.raises(ConfigurationError, match=r"none\.pem cannot be read: No such file"):
+        make_connections(load_settings(**given, snowflake_private_key_file=str(tmp_path / "none.pem")))
 
 
 def test_a_token_that_no_connection_can_hold_is_refused() -> None:

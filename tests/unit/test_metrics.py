@@ -20,9 +20,12 @@ REPORT = RunReport(
 )  # fmt: skip
 
 
-def row(**columns: object) -> ResultRow:
+NOW = {("now", "en")}
+
+
+def row(uri: str = "now", **columns: object) -> ResultRow:
     """Make a row of which only these columns matter."""
-    return ResultRow.model_construct(**columns)  # type: ignore[arg-type]
+    return ResultRow.model_construct(image_uri=uri, language="en", **columns)  # type: ignore[arg-type]
 
 
 def test_the_numbers_of_a_run() -> None:
@@ -60,16 +63,22 @@ def test_the_dashboard_shows_every_number_and_no_other() -> None:
 
 
 def test_a_tally_counts_what_was_asked_for_and_keeps_quantiles_of_many() -> None:
-    """Reused captions have an origin and no latency; a hundred thousand latencies are told by a sample, the slowest exactly."""
+    """Captions of another row or run have an origin and no latency here.
+
+    A hundred thousand latencies are told by a sample, the slowest exactly.
+    """
     keeper = TallyKeeper()
-    keeper.add([row(caption_origin=Origin.REUSED, violations=["age"], latency_s=None), row(caption_origin=None)])
-    assert Tally(by_origin={"reused": 1}) == keeper.tally()
-    keeper.add([row(caption_origin=Origin.MODEL, violations=["hedge"], latency_s=2.0)])
+    keeper.add([row(caption_origin=Origin.REUSED, violations=["age"], latency_s=None), row(caption_origin=None)], NOW)
+    keeper.add([row("before", caption_origin=Origin.MODEL, violations=["age"], latency_s=9.0)], NOW)
+    assert Tally(by_origin={"reused": 1, "model": 1}) == keeper.tally()
+    keeper.add([row(caption_origin=Origin.MODEL, violations=["hedge"], latency_s=2.0)], NOW)
     assert {"p50": 2.0, "p95": 2.0, "max": 2.0} == keeper.tally().latency_s
-    keeper.add(row(caption_origin=Origin.MODEL, violations=None, latency_s=n / 100_000) for n in range(1, 100_001))
+    keeper.add(
+        (row(caption_origin=Origin.MODEL, violations=None, latency_s=n / 100_000) for n in range(1, 100_001)), NOW
+    )
 
     tally = keeper.tally()
-    assert ({"reused": 1, "model": 100_001}, {"hedge": 1}) == (tally.by_origin, tally.by_violation)
+    assert ({"reused": 1, "model": 100_002}, {"hedge": 1}) == (tally.by_origin, tally.by_violation)
     assert abs(tally.latency_s["p50"] - 0.5) < 0.02
     assert abs(tally.latency_s["p95"] - 0.95) < 0.02
     assert tally.latency_s["max"] == 2.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from image_analyzer.ports import ObjectStore, Warehouse
 from image_analyzer.records import PIPELINE_FAULTS, Plan
@@ -14,17 +15,25 @@ from image_analyzer.table import ResultRow
 from image_analyzer.tallies import TallyKeeper
 
 
-def read_rows(store: ObjectStore, manifest_uri: str) -> list[ResultRow]:
-    """Return one row for every object and language of a batch, from whatever files its steps wrote."""
+class BatchRows(NamedTuple):
+    """What a batch came to.
+
+    Attributes:
+        rows: One for every object and language, from whatever files its steps wrote.
+        asked_now: Address and language of those whose caption this run asked for.
+    """
+
+    rows: list[ResultRow]
+    asked_now: set[tuple[str, str]]
+
+
+def read_batch(store: ObjectStore, manifest_uri: str) -> BatchRows:
+    """Read what the steps of a batch wrote."""
     files = BatchFiles(store, manifest_uri)
-    hints = files.hints()
-    return make_rows(
-        files.manifest(),
-        files.metadata(),
-        hints.hints if hints else (),
-        files.captions(),
-        hints.model if hints else None,
-    )
+    manifest, hints, captions = files.manifest(), files.hints(), files.captions()
+    rows = make_rows(manifest, files.metadata(), hints.hints if hints else (), captions, hints.model if hints else None)
+    asked = {(one.uri, one.language) for one in captions if one.receipt and one.receipt.run_id == manifest.run_id}
+    return BatchRows(rows, asked)
 
 
 def merge(store: ObjectStore, warehouse: Warehouse, plan: Plan) -> MergeOutcome:
@@ -35,9 +44,9 @@ def merge(store: ObjectStore, warehouse: Warehouse, plan: Plan) -> MergeOutcome:
 
     def batches() -> Iterator[list[ResultRow]]:
         for batch in plan.batches:
-            rows = read_rows(store, batch.uri)
+            rows, asked_now = read_batch(store, batch.uri)
             by_status.update(count_by_status(rows))
-            keeper.add(rows)
+            keeper.add(rows, asked_now)
             faults.update(str(row.error_code) for row in rows if row.error_code in PIPELINE_FAULTS)
             yield rows
 

@@ -33,7 +33,7 @@ from image_analyzer.steps.caption import caption
 from image_analyzer.steps.hint import hint
 from image_analyzer.steps.jobfiles import Adopter
 from image_analyzer.steps.ledger import Ledger
-from image_analyzer.steps.merge import read_rows
+from image_analyzer.steps.merge import read_batch
 from image_analyzer.steps.prepare import PrepareOptions, prepare
 from image_analyzer.table import ResultRow
 from image_analyzer.thumbnails import read_pack
@@ -212,7 +212,7 @@ class _Desk:
         patient = cast("Warehouse", _Patient(tools.warehouse)) if tools.warehouse else None
         captioner, adopter = tools.captioner(owner_name(self._files.manifest())), tools.adopter()
         caption(self._store, patient, tools.ledger, uri, captioner, tools.options, adopter=adopter)
-        rows = tuple(read_rows(self._store, uri))
+        rows = tuple(read_batch(self._store, uri).rows)
         answered = [row for row in rows if row.status in _ANSWERED]
         if not answered:
             message = rows[0].error_message or ""
