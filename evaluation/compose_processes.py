@@ -102,6 +102,11 @@ class ComposeProcesses:
         for name in ("logs", "models", "mlflow"):
             (self.folder / "volumes" / name).mkdir(parents=True, exist_ok=True)
         self._database = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._of_containers = re.compile(
+            r"(?P<volumes>/var/lib/image-analyzer)|(?<![\w.])(?:(?P<app>/app)|(?P<tmp>/tmp))(?![\w.-])"
+            rf"|(?P<host>\b(?:{'|'.join(self.services)})(?=:\d)|0\.0\.0\.0)"
+            rf"|(?<!\d)(?P<port>{'|'.join(map(str, _PORTS))})(?!\d)"
+        )
 
     def up(self, *names: str) -> None:
         """Start services and what they depend on, each when its conditions hold; wait until all are healthy."""
@@ -255,12 +260,18 @@ class ComposeProcesses:
         return self.folder / "tmp" / name
 
     def _localise(self, text: str, name: str) -> str:
-        text = text.replace("/var/lib/image-analyzer", str(self.folder / "volumes"))
-        text = re.sub(r"(?<![\w.])/app(?![\w.-])", str(PROJECT_ROOT), text)
-        text = re.sub(r"(?<![\w.])/tmp(?![\w.-])", str(self._home(name)), text)
-        text = re.sub(rf"\b({'|'.join(self.services)})(?=:\d)", "127.0.0.1", text)
-        text = text.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - it is taken away
-        return re.sub(rf"(?<!\d)({'|'.join(map(str, _PORTS))})(?!\d)", lambda m: str(self.ports[int(m[1])]), text)
+        """Put what is here for what a container would have of its own; once, or a folder below /tmp would be taken for /tmp."""
+        here = {
+            "volumes": str(self.folder / "volumes"),
+            "app": str(PROJECT_ROOT),
+            "tmp": str(self._home(name)),
+            "host": "127.0.0.1",
+        }
+
+        def put(match: re.Match[str]) -> str:
+            return str(self.ports[int(match["port"])]) if match["port"] else here[str(match.lastgroup)]
+
+        return self._of_containers.sub(put, text)
 
 
 def _read_image_environment() -> dict[str, str]:

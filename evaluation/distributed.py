@@ -55,6 +55,7 @@ SERVICES = (
 WORKERS = ("", "-2")
 _LATENCY_S = 0.3
 _LONGEST_RUN_S = 1_800
+_LONGEST_START_S = 240
 _SECRETS = ("DB_PASSWORD", "REDIS_PASSWORD", "SECRET_KEY", "JWT_SECRET", "ADMIN_PASSWORD")
 _ENDED = ("success", "failed")
 _PHOTOGRAPHS = ("photos/rocket.jpg", "photos/china.jpg", "photos/flower.jpg", "photos/coffee.png")
@@ -185,12 +186,14 @@ class Cluster:
 
     def let_the_scheduled_night_pass(self) -> None:
         """Unpause the DAG, which then runs for the last date of its schedule, with nothing to do."""
-        while DAG_ID not in {dag["dag_id"] for dag in self.api("GET", "dags")["dags"]}:
-            time.sleep(1)
+        _wait_for("the DAG", lambda: DAG_ID in {dag["dag_id"] for dag in self.api("GET", "dags")["dags"]})
         self.api("PATCH", f"dags/{DAG_ID}", {"is_paused": False})
-        while not (runs := self.api("GET", f"dags/{DAG_ID}/dagRuns")["dag_runs"]) or runs[0]["state"] not in _ENDED:
-            time.sleep(1)
-        self.say(f"the scheduled run found nothing: {runs[0]['state']}")
+
+        def states() -> list[str]:
+            return [run["state"] for run in self.api("GET", f"dags/{DAG_ID}/dagRuns")["dag_runs"]]
+
+        _wait_for("the scheduled run", lambda: bool({*states()} & {*_ENDED}))
+        self.say(f"the scheduled run found nothing: {states()[0]}")
 
     def run(self) -> Iterator[_Instances]:
         """Start a run and yield its task instances, by task and map index, every second until it ends."""
@@ -244,6 +247,14 @@ def _read(request: urllib.request.Request) -> Any:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise RuntimeError(f"{request.full_url}: {error.code} {error.read()[:500]!r}") from None
+
+
+def _wait_for(what: str, is_there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _LONGEST_START_S
+    while not is_there():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come in {_LONGEST_START_S} s")
+        time.sleep(1)
 
 
 class _Changes:
