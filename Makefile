@@ -12,8 +12,8 @@ demo: .venv/demo ## Run the nightly run on real photographs on the embedded stac
 	@$(BIN)/image-analyzer local demo
 
 .PHONY: test
-test: .venv/dev ## Run every test, in as many processes as there are processors, each with a stack of its own
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+test: .venv/dev ## Run every test, in one process more than there are processors, four at most, each with a stack of its own
+	@$(BIN)/pytest --numprocesses auto --dist load --maxschedchunk 1
 
 .PHONY: lint
 lint: .venv/dev ## Check style, import boundaries, types, SQL, Dockerfile and compose file

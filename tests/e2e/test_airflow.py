@@ -48,7 +48,8 @@ class AirflowNight(Pipeline):
         self.home, self.log = home, home / f"{night.environment['SNOWFLAKE_SCHEMA']}.log"
         connection = json.loads(night.environment["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"])
         connection |= {"schema": night.environment["SNOWFLAKE_SCHEMA"], "password": SNOWFLAKE_PASSWORD}
-        night.environment.update(PLANTED)
+        # The DAGs do not change while a live Airflow runs: looking at them every half minute only takes its processors.
+        night.environment.update({**PLANTED, "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600"})
         night.environment["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"] = json.dumps(connection)
         self.airflow = LocalAirflow(home, night.environment)
 
@@ -141,17 +142,6 @@ def test_every_batch_fails_and_nothing_is_lost(make_airflow_night: Callable[...,
     assert {"caption_unavailable"} == {row["ERROR_CODE"] for row in night.rows().values()}
     assert 3 == len(night.rows())
     assert 3 * 6 == len(night.night.calls())  # one try and five retries of each, no more
-
-
-def test_a_night_of_bad_files_is_green(make_airflow_night: Callable[..., AirflowNight]) -> None:
-    """A bad picture is a row, also when all are bad; nobody is asked for a caption."""
-    night = make_airflow_night()
-    night.land(a__jpg=b"", b__jpg=b"\xff\xd8\xff junk", c__svg=b"<svg/>")
-
-    night.run_dag()
-
-    assert {"failed", "skipped"} == {row["STATUS"] for row in night.rows().values()}
-    assert [] == night.night.calls()
 
 
 def test_parameters_of_a_manual_run(make_airflow_night: Callable[..., AirflowNight]) -> None:

@@ -67,6 +67,17 @@ def test_an_empty_bucket_is_green(pipeline: Pipeline) -> None:
     assert (0, ()) == (pipeline.run().listed, pipeline.run().problems)
 
 
+def test_a_night_of_bad_files_is_green(pipeline: Pipeline) -> None:
+    """A bad picture is a row, also when all are bad; nobody is asked for a caption."""
+    pipeline.land(a__jpg=b"", b__jpg=b"\xff\xd8\xff junk", c__svg=b"<svg/>")
+
+    summary = pipeline.run()
+
+    assert ({"failed", "skipped"}, {}) == ({row["STATUS"] for row in pipeline.rows().values()}, pipeline.errors)
+    assert (0, ()) == (summary.calls, summary.problems)
+    assert [] == pipeline.night.calls()
+
+
 def test_the_same_bytes_are_paid_for_once(pipeline: Pipeline) -> None:
     """Twice in one night and once more in another: one call; the copies cost 0 and name who paid."""
     red = paint("red")
