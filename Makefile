@@ -13,7 +13,7 @@ demo: .venv/demo ## Run the nightly run on real photographs on the embedded stac
 
 .PHONY: test
 test: .venv/dev ## Run every test, in one process more than there are processors, four at most, each with a stack of its own
-	@$(BIN)/pytest --numprocesses auto --dist load --maxschedchunk 1
+	@$(BIN)/pytest --numprocesses auto --dist worksteal
 
 .PHONY: lint
 lint: .venv/dev ## Check style, import boundaries, types, SQL, Dockerfile and compose file

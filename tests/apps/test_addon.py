@@ -27,7 +27,7 @@ from image_analyzer.reports import RunReport
 
 __all__ = ["browser"]
 ALIVE = "/_stcore/health"
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 class Addon(Pipeline):
@@ -47,7 +47,7 @@ class Addon(Pipeline):
         """Open a page as somebody new."""
         context = self._browser.new_context(viewport=TALL, permissions=["clipboard-read", "clipboard-write"])
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.goto(f"{self.served.url}/{path}")
         page.get_by_role("heading", level=1).wait_for()
         return page
@@ -344,7 +344,7 @@ def test_decisions_are_signed_by_who_signed_in(night: Night, browser: Browser, t
     served = Served(night, ["app", "--host", "127.0.0.1"], ALIVE, tmp_path / "app.log", more, port)
     try:
         page = browser.new_context(viewport=TALL).new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.goto(f"{served.url}/review")
         expect_next(page, "Sign in")
         provider.claims = {"sub": "1", "email": "mallory@example.com", "email_verified": True}

@@ -2,8 +2,8 @@
 
 The stock server keeps everything in memory and differs from Snowflake where we would notice. This launcher mends
 fakesnow 0.12.1, which is pinned for that reason: it keeps its databases in files, answers conflicts and broken
-constraints with Snowflake's errors instead of HTTP 500, lets MERGE run inside a transaction, and returns NULL time
-stamps as NULL.
+constraints with Snowflake's errors instead of HTTP 500, lets MERGE run inside a transaction, returns NULL time stamps as
+NULL, and translates a statement once instead of each time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ import pyarrow.compute as pc
 import snowflake.connector.errors
 import uvicorn
 from fakesnow.instance import FakeSnow
+from sqlglot import exp
 
 _WRITES = re.compile(r"^\s*(--.*\n\s*)*(merge|update|delete|insert|copy|create|drop|alter|truncate)\b", re.IGNORECASE)
 _QUOTED_STAGE = re.compile(r"""FROM '@"?([A-Za-z0-9_$.]+)"?'\)""")
+# What these say depends on the session, on other tables or on what is bound.
+_OF_THE_SESSION = re.compile(r"""@|\$[a-z_]|information_schema|identifier\s*\(""", re.IGNORECASE)
+_MOST_TRANSLATIONS = 1_000
 _ALTER_SESSION = re.compile(r"(?is)^\s*alter\s+session\s+set\s+.*$")
 
 
@@ -76,6 +80,37 @@ def _mend_null_timestamps() -> None:
     fakesnow.arrow.timestamp_to_sf_struct = to_struct  # type: ignore[assignment]
 
 
+def _mend_speed() -> None:
+    """Translate a statement once: fakesnow walks it eighty times, which takes longer than DuckDB takes to run it."""
+    cursor = fakesnow.cursor.FakeSnowflakeCursor
+    execute, translate = cursor.execute, cursor._transform  # noqa: SLF001 - ours for this version of it
+    kept: dict[tuple[str, int], Any] = {}
+
+    def execute_noting(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
+        self.noted, self.part = command, 0
+        return execute(self, command, *args, **kwargs)
+
+    def translate_once(self: Any, statement: Any, params: Any) -> Any:
+        self.part += 1  # of those that fakesnow makes of a MERGE
+        if not _is_fixed(statement) or _OF_THE_SESSION.search(self.noted):
+            return translate(self, statement, params)
+        key = (self.noted, self.part)
+        if key not in kept:
+            if len(kept) >= _MOST_TRANSLATIONS:
+                kept.clear()
+            kept[key] = translate(self, statement, params)
+        return kept[key].copy()
+
+    cursor.execute, cursor._transform = execute_noting, translate_once  # type: ignore[assignment,method-assign]  # noqa: SLF001
+
+
+def _is_fixed(statement: Any) -> bool:
+    """Tell whether a statement's translation depends on nothing else: a query, a change of rows, a view, a plain table."""
+    if isinstance(statement, exp.Create):
+        return statement.kind == "VIEW" or (statement.kind == "TABLE" and statement.expression is None)
+    return isinstance(statement, exp.Query | exp.Insert | exp.Update | exp.Delete)
+
+
 def main() -> None:
     """Serve until stopped."""
     # By its full name: the package also exports a function called `server`.
@@ -85,6 +120,7 @@ def main() -> None:
     _mend_execute()
     _mend_merge_in_transaction()
     _mend_null_timestamps()
+    _mend_speed()
     server.shared_fs = FakeSnow(db_path=str(folder))
     # With several, DuckDB 2.0.0 loses a dictionary in some joins ("dict-surviving cache") and gives the database up.
     server.shared_fs.duck_conn.execute("SET GLOBAL threads = 1")
