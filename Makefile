@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 .DEFAULT_GOAL := help
+# Airflow starts many processes: each would compile every module anew where compiled ones may not be kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Print the targets

@@ -322,12 +322,14 @@ def test_a_new_day_is_a_new_book(tmp_path: Path) -> None:
 def test_what_began_yesterday_is_yesterdays(tmp_path: Path) -> None:
     """A request that is answered after midnight gives its rest back to the day it was taken from."""
     day = ["s3://b/2026-11-01"]
-    captioner = BudgetedCaptioner(Stub(0.1, 0.2), FolderStore(tmp_path), [Cap("X", 1.0, lambda: day[0])], "me")
+    stub = Stub(0.1, 0.2)
+    captioner = BudgetedCaptioner(stub, FolderStore(tmp_path), [Cap("X", 1.0, lambda: day[0])], "me")
     request = CaptionRequest(key=KEY, thumbnail=b"")
 
     async def ask() -> None:
         yesterday = asyncio.create_task(captioner.caption(request))
-        await asyncio.sleep(0.005)
+        while len(stub.outcomes) == 2:  # until the request is under way: what is only reserved moves to the new day
+            await asyncio.sleep(0.001)
         day[0] = "s3://b/2026-11-02"
         await captioner.caption(request)
         await yesterday
