@@ -171,6 +171,7 @@ class Stub:
 
     def __init__(self, *outcomes: float | Exception | None) -> None:
         self.outcomes = list(outcomes)
+        self.asked = asyncio.Event()
 
     def most_usd(self, request: CaptionRequest) -> float:
         """Return the upper bound: 0.4, or what the thumbnail says in hundredths."""
@@ -179,6 +180,7 @@ class Stub:
     async def caption(self, request: CaptionRequest) -> CaptionAnswer:  # noqa: ARG002 - the port's signature
         """Answer or fail as ordered."""
         outcome = self.outcomes.pop(0)
+        self.asked.set()
         await asyncio.sleep(0.01)
         if isinstance(outcome, Exception):
             raise outcome
@@ -328,8 +330,7 @@ def test_what_began_yesterday_is_yesterdays(tmp_path: Path) -> None:
 
     async def ask() -> None:
         yesterday = asyncio.create_task(captioner.caption(request))
-        while len(stub.outcomes) == 2:  # until the request is under way: what is only reserved moves to the new day
-            await asyncio.sleep(0.001)
+        await stub.asked.wait()  # what is only reserved moves to the new day
         day[0] = "s3://b/2026-11-02"
         await captioner.caption(request)
         await yesterday
