@@ -12,6 +12,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     AIRFLOW__CORE__DAGS_FOLDER=/app/dags \
     AIRFLOW__CORE__PLUGINS_FOLDER=/app/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False
+# By this name Airflow's Helm chart looks after its pods, as Apache's image has it.
+RUN printf '#!/bin/sh\nexec "$@"\n' > /entrypoint && chmod 0755 /entrypoint
 # A volume takes over owner and mode of the folder that it is mounted at first.
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin analyzer \
     && install -d -o 50000 -g 0 -m 0775 /var/lib/image-analyzer/logs /var/lib/image-analyzer/models /var/lib/image-analyzer/mlflow

@@ -101,6 +101,7 @@ def current_plan() -> Plan:
     ti = get_current_context()["ti"]
     header = ti.xcom_pull(task_ids="discover", key="plan")
     if header is None:
+        send_metrics(None)
         raise AirflowFailException("there is no plan: see the log of `sense` and `discover`")
     return Plan.model_validate({**header, "batches": ti.xcom_pull(task_ids="discover") or []})
 

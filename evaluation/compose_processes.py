@@ -252,8 +252,9 @@ class ComposeProcesses:
                     "-k", str(self._database)]  # fmt: skip
         command = _real([self._localise(str(part), name) for part in service["command"]])
         if name == "redis":
-            command += ["--bind", "127.0.0.1", "--dir", str(self._home(name))]
             self._home(name).mkdir(parents=True, exist_ok=True)
+            here = f"redis-server --bind 127.0.0.1 --dir {self._home(name)} "
+            command[-1] = command[-1].replace("redis-server ", here)
         return command
 
     def _home(self, name: str) -> Path:

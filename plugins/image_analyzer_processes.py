@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from image_analyzer.errors import FatalError, RetryableError
+from image_analyzer.errors import ConfigurationError, FatalError, RetryableError
 from image_analyzer.settings import PROJECT_ROOT
 from image_analyzer_airflow import airflow_errors, find_connection, make_settings
 
@@ -95,7 +95,7 @@ def connection_environment(settings: Settings, folder: Path) -> dict[str, str]:
         key = extra.get("private_key_file")
         if content := extra.get("private_key_content"):
             key = folder / "snowflake_key.pem"
-            key.write_bytes(content.encode() if content.startswith("-----") else base64.b64decode(content))
+            key.write_bytes(content.encode() if content.startswith("-----") else _decode(content, snowflake.conn_id))
         found |= {
             "SNOWFLAKE_USER": snowflake.login,
             "SNOWFLAKE_PASSWORD": None if key else snowflake.password,
@@ -115,3 +115,12 @@ def connection_environment(settings: Settings, folder: Path) -> dict[str, str]:
             "OPENAI_BASE_URL": settings.openai_base_url,
         }
     return {name: str(value or "") for name, value in found.items()}
+
+
+def _decode(content: str, connection: str) -> bytes:
+    try:
+        return base64.b64decode("".join(content.split()), validate=True)
+    except ValueError:
+        raise ConfigurationError(
+            f"private_key_content of connection {connection} is neither PEM nor base64 of it"
+        ) from None

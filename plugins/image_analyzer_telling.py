@@ -16,7 +16,7 @@ from image_analyzer.reports import RunReport
 from image_analyzer.settings import Settings
 
 _FAILED = "{{ ti.dag_id }} is red"
-_WHY = """Run {{ ti.run_id }}, task {{ ti.task_id }}: {{ exception or 'its process was gone' }}
+_WHY = """Run {{ ti.run_id }}, task {{ ti.task_id }}: {{ exception | default('its process was gone', true) }}
 
 What to do: docs/runbook.md. Log: {{ ti.log_url }}"""
 _ENDED = "{{ dag.dag_id }} was ended"
@@ -27,11 +27,17 @@ _LATE = "{{ dag_run.dag_id }} is late"
 _SINCE = "Run {{ dag_run.dag_run_id }} should have ended by {{ deadline.deadline_time }} and still runs."
 
 
-def send_metrics(report: RunReport) -> None:
-    """Send the numbers of a run to where `[metrics]` of Airflow's configuration says; nowhere if it says nothing."""
-    from image_analyzer.metrics import make_gauges  # rules and their dictionaries: not while every DAG is parsed
+def send_metrics(report: RunReport | None) -> None:
+    """Send the numbers of a run to where `[metrics]` of Airflow's configuration says; nowhere if it says nothing.
 
-    for gauge in make_gauges(report, time.time()):
+    Args:
+        report: None of a run that failed before it had a plan.
+    """
+    # Rules and their dictionaries: not while every DAG is parsed.
+    from image_analyzer.metrics import make_gauges, make_gauges_without_plan
+
+    now = time.time()
+    for gauge in make_gauges(report, now) if report else make_gauges_without_plan(now):
         stats.gauge(gauge.name, gauge.value, tags=gauge.tags)
 
 
@@ -40,14 +46,15 @@ def failure_notifiers(settings: Settings) -> Sequence[BaseNotifier]:
     return [notifier(**arguments) for notifier, arguments in _notices(settings, _FAILED, _WHY)]
 
 
-def time_out_notifiers(settings: Settings) -> Sequence[Callable[[Any], None]]:
+def time_out_notifiers(settings: Settings) -> Sequence[Callable[[Any], None]] | None:
     """Return who is told that Airflow ended a run at its `dagrun_timeout`, for `on_failure_callback` of a DAG.
 
-    No task fails then that could tell. Of a run whose tasks fail, one of them tells.
+    No task fails then that could tell. Of a run whose tasks fail, one of them tells. It is None if nobody is to be told: for
+    an empty list Airflow would read the DAG again after each red run.
     """
     return [
         partial(_tell_if_timed_out, notifier(**arguments)) for notifier, arguments in _notices(settings, _ENDED, _AFTER)
-    ]
+    ] or None
 
 
 def _tell_if_timed_out(notifier: BaseNotifier, context: Any) -> None:

@@ -10,10 +10,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 
 class Collector:
-    """What gauges were sent: by name and tags, as text, every value in order of arrival."""
+    """Keeps what gauges were sent: by name and tags, as text, every value in order of arrival."""
 
     def __init__(self) -> None:
-        self.gauges: dict[str, list[float]] = {}
+        self._gauges: dict[str, list[float]] = {}
+        self._lock = threading.Lock()
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,15 +30,22 @@ class Collector:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
+    @property
+    def gauges(self) -> dict[str, list[float]]:
+        """What has arrived by now, of each request all or nothing."""
+        with self._lock:
+            return {name: list(values) for name, values in self._gauges.items()}
+
     def take(self, body: bytes) -> None:
         """Take one request in; gauges are what ours are."""
         request = ExportMetricsServiceRequest.FromString(body)
         metrics = [m for r in request.resource_metrics for scope in r.scope_metrics for m in scope.metrics]
-        for metric in metrics:
-            for point in metric.gauge.data_points:
-                tags = "".join(f" {tag.key}={tag.value.string_value}" for tag in point.attributes)
-                value = point.as_double if point.HasField("as_double") else point.as_int
-                self.gauges.setdefault(metric.name + tags, []).append(value)
+        with self._lock:
+            for metric in metrics:
+                for point in metric.gauge.data_points:
+                    tags = "".join(f" {tag.key}={tag.value.string_value}" for tag in point.attributes)
+                    value = point.as_double if point.HasField("as_double") else point.as_int
+                    self._gauges.setdefault(metric.name + tags, []).append(value)
 
     def stop(self) -> None:
         """End it."""

@@ -22,4 +22,6 @@ def leaks(places: Iterable[Path], more: Iterable[str] = ()) -> list[str]:
     """Return files, of folders all files below, that hold a planted secret or one of `more`: logs, databases, whatever."""
     files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()]
     assert files, "nothing was looked at"
-    return [f"{file}: {text}" for file in files for text in (*_ALL, *more) if text.encode() in file.read_bytes()]
+    secrets = [text.encode() for text in (*_ALL, *more)]
+    contents = ((file, file.read_bytes()) for file in files)
+    return [f"{file}: {secret!r}" for file, content in contents for secret in secrets if secret in content]

@@ -58,6 +58,11 @@ def make_gauges(report: RunReport, ended_at: float) -> list[Gauge]:
     ]
 
 
+def make_gauges_without_plan(ended_at: float) -> list[Gauge]:
+    """Return what can be told of a run that failed before it knew what there was to do: that it is red, and when."""
+    return [Gauge(PREFIX + "problems", 1, {}), Gauge(PREFIX + "ended_at_s", ended_at, {})]
+
+
 def _by(name: str, tag: str, words: Iterable[str | StrEnum], values: Mapping[str, float]) -> Iterator[Gauge]:
     """Yield one gauge for each word, and for any other that has a value."""
     for word in dict.fromkeys([*map(str, words), *values]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from typer.testing import CliRunner
 
 from caption_desk.desk import may_enter, plain
 from image_analyzer.cli import app
+from image_analyzer.commands import serve_app
+from image_analyzer.errors import ConfigurationError
 from image_analyzer.local.stack import Stack, free_ports
 from image_analyzer.reports import RunReport
 
@@ -324,6 +327,21 @@ def test_others_are_let_in_only_where_they_sign_in(
     assert not may_enter(unsaid, ("@example.org",))
     assert may_enter(unsaid, ("@example.org",), believe_email=True)
     assert not may_enter({**unsaid, "email_verified": False}, ("@example.org",), believe_email=True)
+
+
+def test_a_sign_in_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its file is there, so somebody means it: it is not taken for no sign-in."""
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it was started"))
+    monkeypatch.chdir(tmp_path)
+    secrets = tmp_path / ".streamlit" / "secrets.toml"
+    secrets.parent.mkdir()
+    secrets.write_text("[auth")
+    with pytest.raises(ConfigurationError, match=r"secrets\.toml is no TOML"):
+        serve_app("127.0.0.1", 1, open_to_all=False)
+    secrets.unlink()
+    secrets.mkdir()
+    with pytest.raises(ConfigurationError, match=r"secrets\.toml cannot be read: Is a directory"):
+        serve_app("127.0.0.1", 1, open_to_all=False)
 
 
 def test_decisions_are_signed_by_who_signed_in(night: Night, browser: Browser, tmp_path: Path) -> None:

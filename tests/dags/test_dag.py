@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,24 +168,53 @@ def test_errors_no_retry_can_mend_fail_the_task_at_once(dag: Any) -> None:
         raise RetryableError("later")
 
 
-def test_where_s3_tells_of_new_objects_they_start_a_run_too(tmp_path: Path) -> None:
-    """With a queue set the DAG has both: the night, and an asset that a watcher of the queue updates."""
+def test_a_run_without_a_plan_is_red_in_the_metrics(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alert on the last run's problems hears of a night in which nothing could be listed."""
+    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.observability import stats
+
+    sent: dict[str, float] = {}
+    report = dag.get_task("report").python_callable
+    nothing = SimpleNamespace(xcom_pull=lambda **_: None)
+    monkeypatch.setitem(report.__globals__, "get_current_context", lambda: {"ti": nothing})
+    monkeypatch.setattr(stats, "gauge", lambda name, value, **_: sent.update({name: value}))
+
+    with pytest.raises(AirflowFailException, match="there is no plan"):
+        report()
+    assert 1 == sent["image_analyzer.run.problems"]
+    assert abs(time.time() - sent["image_analyzer.run.ended_at_s"]) < 60
+
+
+def test_nobody_is_told_unless_somebody_is_named(dag: Any) -> None:
+    """A callback that does nothing would have the DAG parsed again after each red run."""
+    assert not dag.has_on_failure_callback
+    assert not dag.get_task("report").has_on_failure_callback
+
+
+def test_settings_add_to_the_dag(tmp_path: Path) -> None:
+    """With a queue set it has both: the night, and an asset that a watcher of the queue updates.
+
+    With a topic set, that hears of a red run, of one that Airflow ends and of a late one.
+    """
     script = (
         "from airflow.dag_processing.dagbag import DagBag\n"
         f"bag = DagBag(dag_folder={str(PROJECT_ROOT / 'dags' / 'caption_images.py')!r})\n"
         "assert not bag.import_errors, bag.import_errors\n"
-        "timetable = bag.dags['caption_images'].timetable\n"
+        "dag = bag.dags['caption_images']\n"
+        "counts = [len(dag.get_task('report').on_failure_callback), len(dag.on_failure_callback), len(dag.deadline)]\n"
+        "timetable = dag.timetable\n"
         "asset = timetable.asset_condition\n"
         "(watcher,) = asset.watchers\n"
-        "print(type(timetable).__name__, repr(timetable.timetable), asset.name, watcher.trigger.serialize())\n"
+        "print(type(timetable).__name__, repr(timetable.timetable), asset.name, watcher.trigger.serialize(), counts)\n"
     )
     environment = {
         **os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "S3_BUCKET": "images", "EVENTS_QUEUE_URL": "https://sqs/1/q",
+        "NOTIFY_SNS_TOPIC": "arn:aws:sns:us-east-1:1:t",
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
 
     assert 0 == done.returncode, done.stderr[-2_000:]
     said = done.stdout.splitlines()[-1]
     assert said.startswith("AssetOrTimeSchedule")
-    assert all(part in said for part in ("0 2 * * *", "new_images", "https://sqs/1/q", "'incoming/'"))
+    assert all(part in said for part in ("0 2 * * *", "new_images", "https://sqs/1/q", "'incoming/'", "[1, 1, 1]"))

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from conftest import Night
 
 import image_analyzer_processes
-from image_analyzer.errors import RetryableError
+from image_analyzer.errors import ConfigurationError, RetryableError
 from image_analyzer_processes import connection_environment, run_process
 
 
@@ -105,7 +105,7 @@ def test_a_connection_is_handed_on_whole(
     extra = {"account": "a", "database": "d"}
 
     def find(name: str) -> Any:
-        found = SimpleNamespace(login="u", password="p", schema="s", extra_dejson=extra)
+        found = SimpleNamespace(conn_id=name, login="u", password="p", schema="s", extra_dejson=extra)
         return found if name == settings.snowflake_conn_id else None
 
     monkeypatch.setattr(image_analyzer_processes, "find_connection", find)
@@ -120,6 +120,10 @@ def test_a_connection_is_handed_on_whole(
         found = connection_environment(settings, tmp_path)
         assert ("", "p") == (found["SNOWFLAKE_PASSWORD"], found["SNOWFLAKE_PRIVATE_KEY_PASSPHRASE"])
         assert "-----BEGIN" == Path(found["SNOWFLAKE_PRIVATE_KEY_FILE"]).read_text()
+    extra["private_key_content"] = "my-secret-key"
+    with pytest.raises(ConfigurationError, match="private_key_content of connection snowflake_default is") as caught:
+        connection_environment(settings, tmp_path)
+    assert "my-secret-key" not in str(caught.value)
 
 
 def test_the_key_of_a_connection_reaches_the_process(make_night: Callable[..., Night], tmp_path: Path) -> None:

@@ -69,17 +69,14 @@ def test_an_upload_starts_a_run_and_the_world_hears_of_it(
         _wait_for(lambda: runs() == [("scheduled", "success")])
         bucket.s3.put_object(Bucket="images", Key="elsewhere/a.jpg", Body=b"x")
         _wait_for(lambda: bucket.left() == 0)
-        uploaded_at = time.monotonic()
         night.land(**{"my cat +1__jpg": paint("red"), "b__jpg": paint("blue")})
         _wait_for(lambda: len(night.rows()) == 2)
-        seconds = time.monotonic() - uploaded_at
         _wait_for(lambda: ("asset_triggered", "success") in runs())
         _wait_for(lambda: bucket.left() == 0)
         assert {"ok"} == {row["STATUS"] for row in night.rows().values()}
-        assert seconds < 120, "half of it on a machine that has nothing else to do"
 
-        # They are sent every so often, each with what it was last.
-        _wait_for(lambda: collector.gauges.get("airflow.image_analyzer.run.rows status=ok", [0])[-1] == 2)
+        # They are sent every so often, each with what it was last; after this one there is no other of a run.
+        _wait_for(lambda: collector.gauges.get("airflow.image_analyzer.run.step_seconds step=caption", [0])[-1] > 0)
         numbers = {name: values[-1] for name, values in collector.gauges.items()}
         night.night.order({"kind": "invalid_key", "times": 10})
         night.land(c__jpg=paint("green"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -272,6 +273,26 @@ def test_a_thousand_different_pictures(bench: Bench) -> None:
         rows.append(looks(f"n{number:04d}", seen.phash, seen.mean_colour, text=f"Dog {number % 20} runs."))
 
     assert (1_000, 0, 0) == bench.merge(*rows)
+
+
+def test_a_text_means_what_its_session_says(make_night: Callable[..., Night]) -> None:
+    """The emulator translates a text once; schema, variables and what it lists are still those of who sends it."""
+    schemas = [f"SESSION_{number}_{uuid.uuid4().hex[:8].upper()}" for number in range(2)]
+    said = []
+    for number, schema in enumerate(schemas):
+        bench = Bench(make_night(SNOWFLAKE_SCHEMA=schema))
+        bench.merge(row(f"Dog {number} runs."))
+        with bench.warehouse._session() as cursor:
+            cursor.execute(f"SET wanted = {number}")
+            said.append([
+                cursor.execute(text).fetchall()[0][0]
+                for text in (
+                    "SELECT GPT_SUMMARY FROM IMAGE_RESULTS", "SELECT $wanted", "SELECT CURRENT_SCHEMA()",
+                    "SELECT TABLE_SCHEMA FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = CURRENT_SCHEMA()",
+                )
+            ])  # fmt: skip
+
+    assert [[f"Dog {number} runs.", number, schema, schema] for number, schema in enumerate(schemas)] == said
 
 
 def test_one_source_row_per_key(bench: Bench) -> None:

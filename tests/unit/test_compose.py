@@ -77,6 +77,21 @@ def test_who_knows_what(services: dict[str, Any]) -> None:
         assert CORE == knowing(services, f"planted-{name}"), name
 
 
+def test_no_argument_is_a_secret(services: dict[str, Any]) -> None:
+    """Whoever is on the machine sees the arguments of every process."""
+    secrets = (*CONNECTION_SECRETS.values(), *AIRFLOW_SECRETS.values())
+    for name, service in services.items():
+        said = json.dumps([service.get("command"), service.get("healthcheck")])
+        assert not [secret for secret in secrets if secret in said], name
+
+
+def test_notices_name_the_address_that_people_use() -> None:
+    """A worker writes them."""
+    services = read_services({**VARIABLES, "AIRFLOW_BASE_URL": "https://airflow.example"})
+    for name in CORE | WORKERS:
+        assert "https://airflow.example" == services[name]["environment"]["AIRFLOW__API__BASE_URL"], name
+
+
 @pytest.mark.parametrize("name", [*AIRFLOW_SECRETS, "S3_BUCKET", "SNOWFLAKE_ACCOUNT"])
 def test_what_is_missing_is_named(name: str) -> None:
     """Nothing starts with a password that is empty or comes with the project."""
@@ -207,14 +222,20 @@ def test_a_token_that_no_connection_can_hold_is_refused() -> None:
     assert "secret-token" not in str(caught.value)
 
 
-def test_the_helm_values_serve_every_queue_of_the_same_airflow() -> None:
-    """Each queue has workers; the version is the locked one; no value is a secret of its own."""
+def test_the_helm_values_serve_every_queue_of_the_same_airflow(services: dict[str, Any]) -> None:
+    """Each queue has workers, as many tasks at once as here; the version is the locked one; no value is a secret of its own.
+
+    The chart's probes find what they run.
+    """
     text = (PROJECT_ROOT / "include" / "kubernetes" / "values.yaml").read_text()
     values = yaml.safe_load(text)
     celery = values["workers"]["celery"]
     settings = {one["name"]: one["value"] for one in yaml.safe_load(values["extraEnv"])}
 
     assert {"default", settings["HINT_QUEUE"]} == {celery["queue"], *(one["queue"] for one in celery["sets"])}
+    command = services["airflow-worker"]["command"]
+    assert command[command.index("--concurrency") + 1] == values["config"]["celery"]["worker_concurrency"]
+    assert "> /entrypoint " in (PROJECT_ROOT / "Dockerfile").read_text()
     assert re.search(
         rf"^apache-airflow=={values['airflowVersion']}\b", (PROJECT_ROOT / "requirements.txt").read_text(), re.M
     )

@@ -30,7 +30,8 @@ _WRITES = re.compile(r"^\s*(--.*\n\s*)*(merge|update|delete|insert|copy|create|d
 _QUOTED_STAGE = re.compile(r"""FROM '@"?([A-Za-z0-9_$.]+)"?'\)""")
 # What these say depends on the session, on other tables or on what is bound.
 _OF_THE_SESSION = re.compile(r"""@|\$[a-z_]|information_schema|identifier\s*\(""", re.IGNORECASE)
-_MOST_TRANSLATIONS = 1_000
+# Half a megabyte each where values are part of the text; such a text does not come back, those that do come back soon.
+_MOST_TRANSLATIONS = 100
 _ALTER_SESSION = re.compile(r"(?is)^\s*alter\s+session\s+set\s+.*$")
 
 
@@ -84,7 +85,8 @@ def _mend_speed() -> None:
     """Translate a statement once: fakesnow walks it eighty times, which takes longer than DuckDB takes to run it."""
     cursor = fakesnow.cursor.FakeSnowflakeCursor
     execute, translate = cursor.execute, cursor._transform  # noqa: SLF001 - ours for this version of it
-    kept: dict[tuple[str, int], Any] = {}
+    kept: dict[tuple[str, int], Any] = {}  # the last used last
+    lock = threading.Lock()
 
     def execute_noting(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
         self.noted, self.part = command, 0
@@ -95,11 +97,15 @@ def _mend_speed() -> None:
         if not _is_fixed(statement) or _OF_THE_SESSION.search(self.noted):
             return translate(self, statement, params)
         key = (self.noted, self.part)
-        if key not in kept:
-            if len(kept) >= _MOST_TRANSLATIONS:
-                kept.clear()
-            kept[key] = translate(self, statement, params)
-        return kept[key].copy()
+        with lock:
+            found = kept.pop(key, None)
+        if found is None:
+            found = translate(self, statement, params)
+        with lock:
+            kept[key] = found
+            if len(kept) > _MOST_TRANSLATIONS:
+                del kept[next(iter(kept))]
+        return found.copy()
 
     cursor.execute, cursor._transform = execute_noting, translate_once  # type: ignore[assignment,method-assign]  # noqa: SLF001
 
