@@ -120,10 +120,10 @@ def test_a_connection_is_handed_on_whole(
         found = connection_environment(settings, tmp_path)
         assert ("", "p") == (found["SNOWFLAKE_PASSWORD"], found["SNOWFLAKE_PRIVATE_KEY_PASSPHRASE"])
         assert "-----BEGIN" == Path(found["SNOWFLAKE_PRIVATE_KEY_FILE"]).read_text()
-    extra["private_key_content"] = "my-secret-key"
+    extra["private_key_content"] = "my-secret-keys"
     with pytest.raises(ConfigurationError, match="private_key_content of connection snowflake_default is") as caught:
         connection_environment(settings, tmp_path)
-    assert "my-secret-key" not in str(caught.value)
+    assert "my-secret-keys" not in str(caught.value)
 
 
 def test_the_key_of_a_connection_reaches_the_process(make_night: Callable[..., Night], tmp_path: Path) -> None:
