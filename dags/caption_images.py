@@ -101,9 +101,18 @@ def current_plan() -> Plan:
     ti = get_current_context()["ti"]
     header = ti.xcom_pull(task_ids="discover", key="plan")
     if header is None:
-        send_metrics(None)
         raise AirflowFailException("there is no plan: see the log of `sense` and `discover`")
     return Plan.model_validate({**header, "batches": ti.xcom_pull(task_ids="discover") or []})
+
+
+def plan_to_report() -> Plan:
+    """Return the plan; that there is none is told to who watches the numbers of runs, too."""
+    try:
+        return current_plan()
+    except AirflowFailException:
+        if not get_current_context()["params"]["dry_run"]:
+            send_metrics(None)
+        raise
 
 
 def make_schedule() -> CronTriggerTimetable | AssetOrTimeSchedule:
@@ -229,7 +238,7 @@ def caption_images() -> None:
         from image_analyzer.steps import report as step
         from image_analyzer.wiring import make_work_area
 
-        plan, ti = current_plan(), get_current_context()["ti"]
+        plan, ti = plan_to_report(), get_current_context()["ti"]
         merged, checked = ti.xcom_pull(task_ids="merge"), ti.xcom_pull(task_ids="check")
         with airflow_errors():
             settings = make_settings()

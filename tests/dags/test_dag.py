@@ -169,16 +169,21 @@ def test_errors_no_retry_can_mend_fail_the_task_at_once(dag: Any) -> None:
 
 
 def test_a_run_without_a_plan_is_red_in_the_metrics(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An alert on the last run's problems hears of a night in which nothing could be listed."""
+    """An alert on the last run's problems hears of a night in which nothing could be listed, and of no dry run."""
     from airflow.sdk.exceptions import AirflowFailException
     from airflow.sdk.observability import stats
 
     sent: dict[str, float] = {}
     report = dag.get_task("report").python_callable
     nothing = SimpleNamespace(xcom_pull=lambda **_: None)
-    monkeypatch.setitem(report.__globals__, "get_current_context", lambda: {"ti": nothing})
+    params = {"dry_run": True}
+    monkeypatch.setitem(report.__globals__, "get_current_context", lambda: {"ti": nothing, "params": params})
     monkeypatch.setattr(stats, "gauge", lambda name, value, **_: sent.update({name: value}))
 
+    with pytest.raises(AirflowFailException, match="there is no plan"):
+        report()
+    assert {} == sent
+    params["dry_run"] = False
     with pytest.raises(AirflowFailException, match="there is no plan"):
         report()
     assert 1 == sent["image_analyzer.run.problems"]
